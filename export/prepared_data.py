@@ -1,0 +1,122 @@
+"""The prepared data set as files: what `prepare` writes and every later stage reads.
+
+images.npy      uint8 [examples, height, width, channels]
+labels.npy      int64 [examples]
+manifest.json   `Manifest`
+proof/          encoded originals of test images that came from no file of their own
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from serve.command import LockstepError
+from serve.images import ImageSpec
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+MAX_PROOF_EXAMPLES = 10_000
+"""Test examples that the proof covers at most, and of which encoded files are kept."""
+
+
+class Rejection(BaseModel):
+    """An image that could not be read, and why."""
+
+    name: str
+    reason: str
+
+
+class Duplicate(BaseModel):
+    """Examples of different splits with exactly the same pixels."""
+
+    names: list[str]
+    splits: list[Split]
+
+
+class ProofFile(BaseModel):
+    """The encoded file from which example `index` was read; relative paths are within `data/`."""
+
+    index: int
+    path: str
+
+
+class Manifest(BaseModel):
+    """What is in the prepared data set."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str
+    class_names: list[str]
+    image: dict[str, Any]
+    splits: dict[Split, list[int]]
+    counts: dict[Split, dict[str, int]]
+    mean: list[float]
+    std: list[float]
+    fingerprint: str
+    rejected: list[Rejection]
+    ignored: list[str]
+    duplicates: list[Duplicate]
+    proof_files: list[ProofFile]
+
+    def image_spec(self) -> ImageSpec:
+        """How every image of the set was read."""
+        return ImageSpec.from_json(self.image)
+
+    def to_json(self) -> str:
+        """JSON with one line for each field, so that it can be read and compared."""
+        fields = self.model_dump(mode="json")
+        lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in fields.items())
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """The prepared arrays, memory-mapped, and their manifest."""
+
+    directory: Path
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, directory: Path) -> "PreparedData":
+        """Raises: LockstepError if a file is missing or does not fit the others."""
+        try:
+            manifest = Manifest.model_validate_json((directory / "manifest.json").read_bytes())
+            images = np.load(directory / "images.npy", mmap_mode="r", allow_pickle=False)
+            labels = np.load(directory / "labels.npy", allow_pickle=False)
+        except FileNotFoundError as error:
+            raise LockstepError(
+                f"{error.filename}: no such file; expected a finished run directory, "
+                "so run python -m pipeline.run first"
+            ) from None
+        except (ValidationError, ValueError) as error:
+            raise LockstepError(f"{directory}: damaged data set: {error}") from None
+        shape = (len(labels), *manifest.image_spec().shape)
+        if images.dtype != np.uint8 or images.shape != shape:
+            raise LockstepError(
+                f"{directory}: expected uint8 images of shape {list(shape)}, "
+                f"got {images.dtype} of shape {list(images.shape)}; prepare again"
+            )
+        return cls(directory, images, labels, manifest)
+
+    def indices(self, split: Split) -> NDArray[np.int64]:
+        """Positions of the split's examples."""
+        return np.asarray(self.manifest.splits[split], np.int64)
+
+    def proof_path(self, file: ProofFile) -> Path:
+        """Where the encoded file of a test example lies."""
+        return self.directory / file.path
+
+
+def evenly_spaced(indices: NDArray[np.int64], maximum: int) -> NDArray[np.int64]:
+    """At most `maximum` of `indices`, spread over all of them, in order."""
+    if len(indices) <= maximum:
+        return indices
+    return indices[np.linspace(0, len(indices) - 1, maximum).round().astype(np.int64)]

@@ -1,0 +1,237 @@
+"""Prove that SavedModel, ONNX bundle and batch command answer as Keras does.
+
+    python -m export.verify runs/digits
+
+The reference is Keras's `predict` on the test split. Every path is run for real: the SavedModel in
+TensorFlow, the bundle in onnxruntime, and the batch command as a process of its own that reads the
+encoded test files. The result is parity.json; a failed proof takes the bundle out of service.
+"""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+import serve
+from export.parity import BATCH_SIZES, TOLERANCE, Comparison, compare
+from export.prepared_data import MAX_PROOF_EXAMPLES, Manifest, PreparedData, evenly_spaced
+from export.run_directory import RunDirectory
+from serve.atomic import write_text
+from serve.bundle import BundleDocument, BundleError
+from serve.classifier import Classifier
+from serve.command import CommandParser, LockstepError, run_command
+
+Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+class ParityError(LockstepError):
+    """The proof failed."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The result of all checks; the content of parity.json."""
+
+    examples: int
+    checks: dict[str, dict[str, Any]]
+
+    @property
+    def passed(self) -> bool:
+        return all(check["passed"] for check in self.checks.values())
+
+    def to_json(self) -> str:
+        document = {
+            "passed": self.passed,
+            "reference": "keras predict",
+            "tolerance": TOLERANCE,
+            "batch_sizes": list(BATCH_SIZES),
+            "examples": self.examples,
+            "checks": self.checks,
+        }
+        return json.dumps(document, indent=2) + "\n"
+
+    def failures(self) -> str:
+        """One line that names every failed check and its reason."""
+        return "; ".join(
+            f"{name}: {check['reason']}"
+            for name, check in self.checks.items()
+            if not check["passed"]
+        )
+
+
+def prove(run: RunDirectory, bundle: Path, *, max_examples: int = MAX_PROOF_EXAMPLES) -> Proof:
+    """Check every artifact of a run against Keras and write `run.parity`.
+
+    Args:
+        bundle: the ONNX file to prove.
+        max_examples: test examples at most, evenly spaced over the split.
+    """
+    # TensorFlow takes seconds to import: not needed for --help or for a missing file.
+    from export.saved_model import SavedModel
+    from export.serving_function import load_model, reference_probabilities
+
+    data = PreparedData.open(run.data)
+    manifest = data.manifest
+    files = {file.index: data.proof_path(file) for file in manifest.proof_files}
+    indices = evenly_spaced(np.asarray(sorted(files), np.int64), max_examples)
+    labels = data.labels[indices]
+    reference = reference_probabilities(load_model(run.model), data.images, indices)
+
+    checks: dict[str, dict[str, Any]] = {}
+    steps = tqdm(total=3 * len(BATCH_SIZES), desc="verify", unit=" passes", disable=None)
+
+    def check(name: str, answer: Callable[[int], NDArray[np.float32]]) -> None:
+        answers = {}
+        for size in BATCH_SIZES:
+            answers[size] = answer(size)
+            steps.update()
+        comparison = compare(reference, answers, labels, manifest.class_names)
+        checks[name] = _entry(comparison, indices)
+
+    def batched(predict: Predict) -> Callable[[int], NDArray[np.float32]]:
+        return lambda size: np.concatenate(
+            [
+                predict(data.images[indices[start : start + size]])
+                for start in range(0, len(indices), size)
+            ]
+        )
+
+    check("saved_model", batched(SavedModel(run.saved_model).predict))
+    try:
+        classifier = Classifier(bundle)
+        checks["document"] = _check_document(classifier.document, manifest)
+        check("onnx", batched(classifier.predict))
+        paths = [files[int(index)] for index in indices]
+        check("batch", lambda size: _run_batch(bundle, paths, manifest.class_names, size))
+    except (BundleError, _BatchFailedError) as error:
+        checks.setdefault("onnx", {"passed": False, "reason": str(error)})
+        checks.setdefault("batch", {"passed": False, "reason": str(error)})
+    steps.close()
+    proof = Proof(len(indices), checks)
+    write_text(run.parity, proof.to_json())
+    return proof
+
+
+class _BatchFailedError(LockstepError):
+    """The batch command gave no complete answer."""
+
+
+def _entry(comparison: Comparison, indices: NDArray[np.int64]) -> dict[str, Any]:
+    entry = comparison.to_json()
+    entry["worst_example"] = int(indices[comparison.worst_example])
+    return entry
+
+
+def _check_document(document: BundleDocument, manifest: Manifest) -> dict[str, Any]:
+    """Whether the bundle says the same of itself as the data that it was trained on."""
+    pairs = {
+        "class_names": (list(document.class_names), manifest.class_names),
+        "image": (document.image, manifest.image_spec()),
+        "mean": (list(document.mean), manifest.mean),
+        "std": (list(document.std), manifest.std),
+        "dataset_fingerprint": (document.dataset_fingerprint, manifest.fingerprint),
+    }
+    differing = [name for name, (said, expected) in pairs.items() if said != expected]
+    reason = f"the bundle's document differs from the data set in {', '.join(differing)}"
+    return {"passed": not differing, "reason": reason if differing else ""}
+
+
+def _run_batch(
+    bundle: Path, paths: list[Path], class_names: list[str], batch_size: int
+) -> NDArray[np.float32]:
+    """Answers of the batch command, run as a user runs it, in the data set's order of classes."""
+    with tempfile.TemporaryDirectory() as folder:
+        listing, output = Path(folder, "inputs.txt"), Path(folder, "predictions.csv")
+        listing.write_text("".join(f"{path.resolve()}\n" for path in paths), encoding="utf-8")
+        command = [
+            *(sys.executable, "-m", "serve.batch", str(bundle.resolve())),
+            *("--inputs-from", str(listing), "--output", str(output)),
+            *("--batch-size", str(batch_size), "--probabilities", "--quiet"),
+        ]
+        packages = str(Path(serve.__file__).resolve().parents[1])
+        path = os.pathsep.join(filter(None, (packages, os.environ.get("PYTHONPATH"))))
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise _BatchFailedError(f"the batch command failed: {done.stderr.strip()}")
+        with open(output, encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    unreadable = [row for row in rows if row["error"]]
+    if unreadable:
+        first = unreadable[0]
+        raise _BatchFailedError(
+            f"{len(unreadable)} test files cannot be read; first: {first['path']}: {first['error']}"
+        )
+    missing = [name for name in class_names if f"p({name})" not in rows[0]]
+    if missing:
+        raise _BatchFailedError(f"the batch command knows no class {', '.join(missing)}")
+    return np.array([[row[f"p({name})"] for name in class_names] for row in rows], np.float32)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command. Exit code 1 if the proof fails; the bundle then loses its final name."""
+    parser = CommandParser(
+        prog="python -m export.verify",
+        description=(
+            "Prove again, on the test split, that the artifacts of a run answer as Keras does."
+        ),
+        epilog="example:\n  python -m export.verify runs/digits",
+    )
+    parser.add_argument("run_dir", metavar="RUN", help="a finished run directory")
+    parser.add_argument(
+        "--max-examples",
+        metavar="INT",
+        type=int,
+        default=MAX_PROOF_EXAMPLES,
+        help=f"test images at most (default: {MAX_PROOF_EXAMPLES})",
+    )
+    options = parser.parse_args(arguments)
+    run = RunDirectory(Path(options.run_dir))
+    if options.max_examples < 1:
+        raise LockstepError(f"--max-examples: expected at least 1, got {options.max_examples}")
+    if not run.bundle.is_file():
+        raise LockstepError(
+            f"{run.bundle}: no such bundle; expected a finished run directory: "
+            "run python -m pipeline.run first"
+        )
+    proof = prove(run, run.bundle, max_examples=options.max_examples)
+    print(format_proof(proof))
+    if not proof.passed:
+        run.bundle.replace(run.unverified_bundle)
+        raise ParityError(
+            f"the proof failed ({proof.failures()}); the bundle is now {run.unverified_bundle}"
+        )
+    return 0
+
+
+def format_proof(proof: Proof) -> str:
+    """A small table for the terminal."""
+    lines = [f"{'path':<12} {'result':<7} {'max difference':>14} {'labels agree':>13}"]
+    for name, check in proof.checks.items():
+        result = "passed" if check["passed"] else "FAILED"
+        line = f"{name:<12} {result:<7}"
+        if "max_difference" in check:
+            line += f" {check['max_difference']:>14.1e} {check['label_agreement']:>13.2%}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_command(main)

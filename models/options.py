@@ -1,0 +1,82 @@
+"""Options of the architectures: typed, validated, and quick to read since free of Keras."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Initializer = Literal[
+    "glorot_normal",
+    "glorot_uniform",
+    "he_normal",
+    "he_uniform",
+    "lecun_normal",
+    "lecun_uniform",
+    "orthogonal",
+]
+
+
+class Options(BaseModel):
+    """A frozen group of options: no unknown key, no silent conversion, docstrings as help texts."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
+
+
+class CnnOptions(Options):
+    """A plain convolutional network: stages of convolutions, each followed by pooling."""
+
+    name: Literal["cnn"] = "cnn"
+    filters: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = [32, 64, 128]
+    """Filters of each stage; the length is the number of stages."""
+    convolutions: int = Field(2, ge=1)
+    """Convolutions in each stage."""
+    kernel_size: int = Field(3, ge=1)
+    """Side of the convolution kernels, in pixels."""
+    stride: int = Field(1, ge=1)
+    """Stride of the first convolution of each stage."""
+    pooling: Literal["max", "average", "none"] = "max"
+    """Pooling at the end of each stage."""
+    pool_size: int = Field(2, ge=2)
+    """Side and stride of the pooling window, in pixels."""
+    head: Literal["flatten", "global_average"] = "global_average"
+    """How the last feature map becomes a vector."""
+    dense_units: list[Annotated[int, Field(ge=1)]] = []
+    """Units of the dense layers before the logits."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of features dropped after each stage and each dense layer."""
+    batch_normalization: bool = True
+    """Batch normalization after each convolution."""
+    initializer: Initializer = "he_normal"
+    """Distribution of the initial kernels."""
+    l2: float = Field(0.0, ge=0)
+    """L2 penalty on kernels, added to the loss."""
+
+
+class LenetOptions(Options):
+    """LeNet-5 (LeCun et al. 1998) with ReLU and max pooling."""
+
+    name: Literal["lenet"] = "lenet"
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of features dropped before each dense layer."""
+    initializer: Initializer = "glorot_uniform"
+    """Distribution of the initial kernels."""
+    l2: float = Field(0.0, ge=0)
+    """L2 penalty on kernels, added to the loss."""
+
+
+class ResnetOptions(Options):
+    """The CIFAR form of ResNet (He et al. 2015, section 4.2)."""
+
+    name: Literal["resnet"] = "resnet"
+    depth: int = Field(20, ge=8)
+    """Weighted layers, 6n + 2: 8, 14, 20, 32, 44, 56, 110."""
+    width: int = Field(16, ge=1)
+    """Filters of the first stage; the next two have twice and four times as many."""
+    initializer: Initializer = "he_normal"
+    """Distribution of the initial kernels."""
+    l2: float = Field(0.0, ge=0)
+    """L2 penalty on kernels, added to the loss."""
+
+
+ModelOptions = CnnOptions | LenetOptions | ResnetOptions

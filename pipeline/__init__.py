@@ -1,0 +1,1 @@
+"""Config, data, training, evaluation and report, driven by `python -m pipeline.run`."""

@@ -1,0 +1,182 @@
+"""The command line of `pipeline.run`: one option for every key of the config tree."""
+
+import argparse
+import difflib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from models.options import Options
+from pipeline.config import Config
+from pipeline.recipe import (
+    ConfigError,
+    load_recipe,
+    option_forms,
+    parse_value,
+    recipe_names,
+    resolve,
+)
+from serve.command import CommandParser
+
+EPILOG = """\
+examples:
+  python -m pipeline.run
+  python -m pipeline.run --recipe fashion-mnist
+  python -m pipeline.run --recipe my.yaml --train.epochs 30 --train.optimizer.name adam
+  python -m pipeline.run --data folder:photos
+
+The same command again continues: finished stages whose inputs did not change are skipped.
+"""
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What the person asked for."""
+
+    config: Config
+    run_dir: Path
+
+
+def parse(arguments: list[str] | None = None) -> Invocation:
+    """Read the command line, the recipe it names, and validate the result.
+
+    Raises:
+        ConfigError: an unknown option, a bad value, or an unreadable recipe.
+    """
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        known = [name for action in parser._actions for name in action.option_strings]
+        nearest = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        raise ConfigError(f"unknown option {unknown[0]}{hint}")
+    texts: dict[str, str] = {
+        key: value for key, value in vars(options).items() if key not in _OWN_OPTIONS
+    }
+    recipe = options.recipe or _recipe_of(texts.get("data", "digits"))
+    # Paths and names after `data` are text even where YAML would see something else.
+    overrides = {
+        key: text if key == "data" else parse_value(text, f"--{key}") for key, text in texts.items()
+    }
+    config = resolve(load_recipe(recipe) if recipe else {}, overrides)
+    name = Path(recipe).stem if recipe else _run_name(config.data)
+    return Invocation(config, Path(options.run_dir or Path("runs") / name))
+
+
+_OWN_OPTIONS = ("recipe", "run_dir", "debug")
+
+
+def _recipe_of(data: str) -> str | None:
+    """Without `--recipe`: the one named like the data; other data take the tree's defaults."""
+    return data if data in recipe_names() else None
+
+
+def _run_name(data: str) -> str:
+    kind, _, place = data.partition(":")
+    words = Path(place).expanduser().resolve().stem if kind in ("folder", "npz") else place
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in words or kind)
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        prog="python -m pipeline.run",
+        description=(
+            "Images in, a proven ONNX bundle out: prepare, train, evaluate, export, verify, report."
+        ),
+        epilog=EPILOG,
+        usage="%(prog)s [--recipe NAME|FILE] [--run-dir DIR] [--KEY VALUE ...]",
+    )
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME|FILE",
+        help=f"start from a recipe ({', '.join(recipe_names())}) or a YAML file "
+        "(default: the one named like --data, else the defaults below)",
+    )
+    parser.add_argument(
+        "--run-dir", metavar="DIR", help="where the run lives (default: runs/<recipe>)"
+    )
+    _add_options(parser, parser.add_argument_group("config"), Config, "")
+    return parser
+
+
+def _add_options(
+    parser: argparse.ArgumentParser,
+    group: argparse._ArgumentGroup,
+    options: type[Options],
+    prefix: str,
+) -> None:
+    sections = []
+    for name, field in options.model_fields.items():
+        forms = option_forms(field)
+        if forms:
+            sections.append((name, field, forms))
+        else:
+            _add(group, f"{prefix}{name}", field.annotation, _help(field))
+    for name, field, forms in sections:
+        key = f"{prefix}{name}"
+        section = parser.add_argument_group(key, None if len(forms) > 1 else forms[0].__doc__)
+        if len(forms) == 1:
+            _add_options(parser, section, forms[0], f"{key}.")
+        else:
+            _add_choice(section, key, field, forms)
+
+
+def _add_choice(
+    group: argparse._ArgumentGroup, key: str, field: FieldInfo, forms: list[type[Options]]
+) -> None:
+    """One `--KEY.name`, and each option once with the forms that have it and their defaults."""
+    names = [form.model_fields["name"].default for form in forms]
+    group.add_argument(
+        f"--{key}.name",
+        metavar="NAME",
+        dest=f"{key}.name",
+        default=argparse.SUPPRESS,
+        help=f"one of {', '.join(names)} (default: {field.default.name})",
+    )
+    options: dict[str, list[tuple[str, FieldInfo]]] = {}
+    for form, form_name in zip(forms, names, strict=True):
+        for name, option in form.model_fields.items():
+            if name != "name":
+                options.setdefault(name, []).append((form_name, option))
+    for name, owners in options.items():
+        defaults = {form_name: _show(option.default) for form_name, option in owners}
+        if len(set(defaults.values())) == 1:
+            note = f"{', '.join(defaults)}; default: {next(iter(defaults.values()))}"
+        else:
+            note = "default: " + ", ".join(
+                f"{value} for {form}" for form, value in defaults.items()
+            )
+        option = owners[0][1]
+        _add(group, f"{key}.{name}", option.annotation, f"{option.description} ({note})")
+
+
+def _add(group: argparse._ArgumentGroup, key: str, annotation: Any, text: str) -> None:
+    group.add_argument(
+        f"--{key}",
+        metavar=_metavar(annotation),
+        dest=key,
+        default=argparse.SUPPRESS,
+        help=text.replace("%", "%%"),
+    )
+
+
+def _help(field: FieldInfo) -> str:
+    return f"{field.description} (default: {_show(field.default)})"
+
+
+def _show(value: Any) -> str:
+    return json.dumps(value).strip('"')
+
+
+def _metavar(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return "{" + ",".join(map(str, get_args(annotation))) + "}"
+    if annotation in (int, float, str, bool):
+        return str(annotation.__name__).upper()
+    parts = [part for part in get_args(annotation) if part is not type(None)]
+    if get_origin(annotation) is list:
+        return f"[{_metavar(parts[0])},...]"
+    return _metavar(parts[0])

@@ -1,0 +1,209 @@
+"""The config tree: every option of a run, typed and validated, with its default and its meaning.
+
+The text under each field is its line in `--help`. A section that has a `name` is a choice among
+several forms, each with its own options; naming another form starts from that form's defaults.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from models.options import CnnOptions, ModelOptions, Options
+from serve.images import ImageSpec
+
+Side = Annotated[int, Field(ge=1, le=4096)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class PrepareOptions(Options):
+    """How images become uint8 arrays and splits."""
+
+    image_size: Annotated[list[Side], Field(min_length=2, max_length=2)] | None = None
+    """Height and width in pixels; null takes the source's own, or 96x96 where its images differ."""
+    channels: Literal[1, 3] | None = None
+    """1 for grey, 3 for RGB; null takes the source's own."""
+    resize: Literal["crop", "pad", "stretch"] = "crop"
+    """How another shape is fitted: cut the middle out, pad, or ignore the aspect ratio."""
+    resample: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    """Filter of the resize."""
+    background: int = Field(255, ge=0, le=255)
+    """Grey value under transparent pixels and around padded images."""
+    max_pixels: int = Field(50_000_000, ge=1)
+    """Largest width x height of an image that is decoded at all."""
+    validation_share: Share = 0.1
+    """Share of the training images set aside for validation, where the source has no such split."""
+    test_share: Share = 0.2
+    """Share of all images set aside for the test, where the source has no test split."""
+    max_rejected_share: float = Field(0.01, ge=0, lt=1)
+    """Share of unreadable images above which prepare stops."""
+
+    def image_spec(self, image_size: tuple[int, int], channels: int) -> ImageSpec:
+        """The image spec, with the source's size and channels where the options leave them open."""
+        height, width = self.image_size or image_size
+        return ImageSpec(
+            height=height,
+            width=width,
+            channels=self.channels or channels,
+            resize=self.resize,
+            resample=self.resample,
+            background=self.background,
+            max_pixels=self.max_pixels,
+        )
+
+
+class AugmentOptions(Options):
+    """Random changes to training images; a new draw for every image in every epoch."""
+
+    crop_padding: int = Field(0, ge=0, le=256)
+    """Pad by so many pixels on each side, then cut the image's size out at random."""
+    horizontal_flip: bool = False
+    """Mirror left and right with probability 1/2."""
+    rotation: float = Field(0.0, ge=0, le=180)
+    """Rotate by an angle drawn from -rotation to +rotation, in degrees."""
+
+
+class SgdOptions(Options):
+    """Plain stochastic gradient descent."""
+
+    name: Literal["sgd"] = "sgd"
+    learning_rate: float = Field(0.1, gt=0)
+    """Peak learning rate."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay."""
+
+
+class MomentumOptions(Options):
+    """SGD with momentum, optionally Nesterov's."""
+
+    name: Literal["momentum"] = "momentum"
+    learning_rate: float = Field(0.05, gt=0)
+    """Peak learning rate."""
+    momentum: float = Field(0.9, gt=0, lt=1)
+    """Decay of the velocity."""
+    nesterov: bool = False
+    """Look ahead along the velocity (Nesterov)."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay."""
+
+
+class AdagradOptions(Options):
+    """AdaGrad (Duchi et al. 2011)."""
+
+    name: Literal["adagrad"] = "adagrad"
+    learning_rate: float = Field(0.05, gt=0)
+    """Peak learning rate."""
+    initial_accumulator: float = Field(0.1, ge=0)
+    """Start of the sum of squared gradients."""
+    epsilon: float = Field(1e-7, gt=0)
+    """Added to the denominator."""
+
+
+class RmspropOptions(Options):
+    """RMSprop (Tieleman and Hinton 2012)."""
+
+    name: Literal["rmsprop"] = "rmsprop"
+    learning_rate: float = Field(0.001, gt=0)
+    """Peak learning rate."""
+    rho: float = Field(0.9, gt=0, lt=1)
+    """Decay of the mean of squared gradients."""
+    momentum: float = Field(0.0, ge=0, lt=1)
+    """Decay of the velocity."""
+    epsilon: float = Field(1e-7, gt=0)
+    """Added to the denominator."""
+
+
+class AdamOptions(Options):
+    """Adam (Kingma and Ba 2015)."""
+
+    name: Literal["adam"] = "adam"
+    learning_rate: float = Field(0.001, gt=0)
+    """Peak learning rate."""
+    beta_1: float = Field(0.9, gt=0, lt=1)
+    """Decay of the mean of gradients."""
+    beta_2: float = Field(0.999, gt=0, lt=1)
+    """Decay of the mean of squared gradients."""
+    epsilon: float = Field(1e-7, gt=0)
+    """Added to the denominator."""
+
+
+class AdamwOptions(Options):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+
+    name: Literal["adamw"] = "adamw"
+    learning_rate: float = Field(0.001, gt=0)
+    """Peak learning rate."""
+    weight_decay: float = Field(0.004, ge=0)
+    """Decoupled weight decay."""
+    beta_1: float = Field(0.9, gt=0, lt=1)
+    """Decay of the mean of gradients."""
+    beta_2: float = Field(0.999, gt=0, lt=1)
+    """Decay of the mean of squared gradients."""
+    epsilon: float = Field(1e-7, gt=0)
+    """Added to the denominator."""
+
+
+OptimizerOptions = (
+    SgdOptions | MomentumOptions | AdagradOptions | RmspropOptions | AdamOptions | AdamwOptions
+)
+
+
+class CosineOptions(Options):
+    """Linear warmup, then half a cosine down to the floor; a new rate at every step."""
+
+    name: Literal["cosine"] = "cosine"
+    warmup_epochs: float = Field(1.0, ge=0)
+    """Epochs of linear warmup; fractions count."""
+    floor: float = Field(0.01, ge=0, lt=1)
+    """Last learning rate, as a share of the peak."""
+
+
+class ConstantOptions(Options):
+    """The peak learning rate throughout."""
+
+    name: Literal["constant"] = "constant"
+
+
+ScheduleOptions = CosineOptions | ConstantOptions
+
+MONITORS = {
+    "val_accuracy": "max",
+    "val_loss": "min",
+}
+
+
+class TrainOptions(Options):
+    """How the weights are found."""
+
+    epochs: int = Field(20, ge=1)
+    """Passes over the training split."""
+    batch_size: int = Field(128, ge=1)
+    """Images per step."""
+    optimizer: Annotated[OptimizerOptions, Field(discriminator="name")] = MomentumOptions()
+    schedule: Annotated[ScheduleOptions, Field(discriminator="name")] = CosineOptions()
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of the target spread evenly over all classes."""
+    monitor: Literal["val_accuracy", "val_loss"] = "val_accuracy"
+    """Validation figure that picks the best epoch."""
+    early_stopping: int | None = Field(None, ge=1)
+    """Stop after so many epochs without a better one; null trains all epochs."""
+
+
+class VerifyOptions(Options):
+    """How much of the test split the proof covers."""
+
+    max_examples: int = Field(10_000, ge=1)
+    """Test images compared on every path; a larger split is sampled evenly."""
+
+
+class Config(Options):
+    """One run, from images to a proven bundle."""
+
+    data: str = "digits"
+    """Source of images: digits, fashion-mnist, folder:PATH, npz:PATH or tfds:NAME."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Decides splits, initial weights, order and augmentation."""
+    prepare: PrepareOptions = PrepareOptions()
+    augment: AugmentOptions = AugmentOptions()
+    model: Annotated[ModelOptions, Field(discriminator="name")] = CnnOptions()
+    train: TrainOptions = TrainOptions()
+    verify: VerifyOptions = VerifyOptions()

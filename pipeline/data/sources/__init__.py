@@ -1,0 +1,97 @@
+"""Where labelled images come from: `NAME` or `NAME:PLACE`, one module for each name.
+
+A source module has two functions:
+
+    identity(place) -> a plain value that changes when the data change; quick, reads no image
+    open_source(place) -> Source
+"""
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.prepared_data import Split
+from serve.command import LockstepError
+
+PLACES = {
+    "digits": None,
+    "fashion-mnist": None,
+    "folder": "PATH",
+    "npz": "PATH",
+    "tfds": "NAME",
+}
+"""Name of each source, and what stands after its colon."""
+
+
+class SourceError(LockstepError):
+    """A source that is missing, empty, or not a set of labelled images."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled image.
+
+    `image` is a file, encoded bytes, or uint8 `[height, width]` or `[height, width, 1 or 3]`.
+    """
+
+    name: str
+    label: int
+    image: Path | bytes | NDArray[np.uint8]
+    split: Split | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set of labelled images.
+
+    Attributes:
+        class_names: label `i` means `class_names[i]`.
+        count: how many examples there are.
+        examples: starts an iteration over all of them, in the same order every time.
+        image_size: height and width that all images share, or None where they differ.
+        channels: 1 if all are grey, else 3.
+        ignored: files that were passed over since they are no images.
+    """
+
+    class_names: tuple[str, ...]
+    count: int
+    examples: Callable[[], Iterator[Example]]
+    image_size: tuple[int, int] | None
+    channels: int
+    ignored: tuple[str, ...] = ()
+
+
+def identity(data: str) -> Any:
+    """A plain value that changes when the data behind `data` change."""
+    module, place = _find(data)
+    return module.identity(place)
+
+
+def open_source(data: str) -> Source:
+    """Open the source that `data` names.
+
+    Raises:
+        SourceError: there is no such source, or it holds no usable data.
+    """
+    module, place = _find(data)
+    source: Source = module.open_source(place)
+    if len(source.class_names) < 2:
+        raise SourceError(
+            f"{data}: expected at least 2 classes, got {len(source.class_names)} "
+            f"({', '.join(source.class_names)})"
+        )
+    return source
+
+
+def _find(data: str) -> tuple[ModuleType, str]:
+    name, _, place = data.partition(":")
+    expected = ", ".join(key if kind is None else f"{key}:{kind}" for key, kind in PLACES.items())
+    if name not in PLACES or bool(place) != bool(PLACES[name]):
+        raise SourceError(f"data: expected one of {expected}; got {data!r}")
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}"), place

@@ -1,0 +1,82 @@
+"""Image files in folders: one subfolder per class, or `train/ val/ test/` above them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.prepared_data import Split
+from pipeline.data.sources import Example, Source, SourceError
+from serve.images import EXTENSIONS
+
+SPLIT_FOLDERS: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    class_name: str
+    split: Split | None
+
+
+def identity(place: str) -> list[list[str | int]]:
+    root = _root(place)
+    files, _ = _find_files(root)
+    return [
+        [str(file.path.relative_to(root)), status.st_size, status.st_mtime_ns]
+        for file in files
+        for status in [file.path.stat()]
+    ]
+
+
+def open_source(place: str) -> Source:
+    root = _root(place)
+    files, ignored = _find_files(root)
+    class_names = tuple(sorted({file.class_name for file in files}))
+    if not files:
+        raise SourceError(
+            f"folder:{place}: no images in subfolders; expected one subfolder per class with files "
+            f"that end in {', '.join(sorted(EXTENSIONS))}"
+        )
+    labels = {name: label for label, name in enumerate(class_names)}
+
+    def examples() -> Iterator[Example]:
+        for file in files:
+            name = str(file.path.relative_to(root))
+            yield Example(name, labels[file.class_name], file.path, file.split)
+
+    return Source(class_names, len(files), examples, None, 3, tuple(ignored))
+
+
+def _root(place: str) -> Path:
+    root = Path(place).expanduser().resolve()
+    if not root.is_dir():
+        raise SourceError(f"folder:{place}: no such folder")
+    return root
+
+
+def _find_files(root: Path) -> tuple[list[_File], list[str]]:
+    """The image files, in sorted order, and the names of all other files."""
+    files: list[_File] = []
+    ignored: list[str] = []
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir()]
+    has_splits = any(SPLIT_FOLDERS.get(path.name) == "train" for path in folders) and all(
+        path.name in SPLIT_FOLDERS for path in folders
+    )
+    depth = 2 if has_splits else 1
+    for path in sorted(root.rglob("*")):
+        if not path.is_file():
+            continue
+        parts = path.relative_to(root).parts
+        if len(parts) <= depth or path.suffix.lower() not in EXTENSIONS:
+            ignored.append(str(path.relative_to(root)))
+            continue
+        split = SPLIT_FOLDERS[parts[0]] if has_splits else None
+        files.append(_File(path, parts[depth - 1], split))
+    return files, ignored

@@ -1,0 +1,95 @@
+"""Classification figures: pure functions of labels and probabilities.
+
+Precision, recall and F1 come from the confusion matrix, as in scikit-learn with
+`zero_division=0`; a test holds them to it.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def classification_figures(
+    labels: NDArray[np.int64], probabilities: NDArray[np.float32], class_names: list[str]
+) -> dict[str, Any]:
+    """All figures of metrics.json.
+
+    Args:
+        labels: int64 `[examples]`.
+        probabilities: float32 `[examples, classes]`, rows sum to 1.
+    """
+    classes = len(class_names)
+    predicted = probabilities.argmax(axis=1)
+    matrix = confusion_matrix(labels, predicted, classes)
+    correct = int(np.trace(matrix))
+    figures: dict[str, Any] = {
+        "examples": len(labels),
+        "accuracy": correct / len(labels),
+        "accuracy_interval": list(wilson_interval(correct, len(labels))),
+        "loss": cross_entropy(labels, probabilities),
+    }
+    for k in (2, 3, 5):
+        if k < classes:
+            figures[f"top_{k}_accuracy"] = top_k_accuracy(labels, probabilities, k)
+    precision, recall, f1 = precision_recall_f1(matrix)
+    support = matrix.sum(axis=1)
+    # As in scikit-learn, a class neither present nor predicted does not count in the macro mean.
+    present = (support + matrix.sum(axis=0)) > 0
+    for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):
+        figures[f"{name}_macro"] = float(values[present].mean())
+        figures[f"{name}_weighted"] = float(np.average(values, weights=support))
+    figures["per_class"] = {
+        class_name: {
+            "precision": float(precision[index]),
+            "recall": float(recall[index]),
+            "f1": float(f1[index]),
+            "examples": int(support[index]),
+        }
+        for index, class_name in enumerate(class_names)
+    }
+    figures["confusion_matrix"] = matrix.tolist()
+    figures["class_names"] = class_names
+    return figures
+
+
+def confusion_matrix(
+    labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int
+) -> NDArray[np.int64]:
+    """int64 `[classes, classes]`: row the true class, column the predicted one."""
+    pairs = np.bincount(labels * classes + predicted, minlength=classes * classes)
+    return pairs.reshape(classes, classes)
+
+
+def precision_recall_f1(
+    matrix: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Figures `[classes]` of a confusion matrix; 0 where there is nothing to divide by."""
+    hits = np.diagonal(matrix)
+    predicted, actual = matrix.sum(axis=0), matrix.sum(axis=1)
+    precision = hits / np.maximum(predicted, 1)
+    recall = hits / np.maximum(actual, 1)
+    f1 = 2 * hits / np.maximum(predicted + actual, 1)
+    return precision, recall, f1
+
+
+def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
+    """The score interval of a proportion (Wilson 1927); 95 % by default."""
+    share = successes / trials
+    denominator = 1 + z**2 / trials
+    middle = (share + z**2 / (2 * trials)) / denominator
+    spread = z / denominator * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    return max(0.0, middle - spread), min(1.0, middle + spread)
+
+
+def cross_entropy(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> float:
+    """Mean negative log-likelihood, in nats; probabilities below 1e-12 count as 1e-12."""
+    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return float(-np.log(np.maximum(chosen, 1e-12)).mean())
+
+
+def top_k_accuracy(labels: NDArray[np.int64], probabilities: NDArray[np.float32], k: int) -> float:
+    """Share of examples whose class is among the `k` likeliest; ties go to the lower class."""
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    return float((best == labels[:, None]).any(axis=1).mean())

@@ -1,0 +1,1 @@
+"""From uint8 arrays to batches for training and evaluation."""

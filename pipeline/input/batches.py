@@ -1,0 +1,119 @@
+"""tf.data batches that are a pure function of (seed, step).
+
+No iterator holds state: step `s` of a run always gives the same examples in the same order with
+the same augmentation, whatever was read before, by however many threads. So a run can start at any
+step.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from pipeline.config import AugmentOptions
+from pipeline.input.augment import augment, is_active
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Some examples of a data set.
+
+    Attributes:
+        images: uint8 `[all, height, width, channels]`, typically memory-mapped.
+        labels: int64 `[all]`.
+        indices: int64 `[examples]`, the rows that belong here.
+        classes: how many classes there are.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    classes: int
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def steps_per_epoch(examples: int, batch_size: int) -> int:
+    """Steps in which every example is seen once; the last one may be smaller."""
+    return -(-examples // batch_size)
+
+
+def training_batches(
+    examples: Examples,
+    *,
+    batch_size: int,
+    epochs: int,
+    seed: int,
+    augmentation: AugmentOptions,
+    first_step: int = 0,
+    threads: int | None = None,
+) -> tf.data.Dataset:
+    """Shuffled and augmented batches from `first_step` to the end of the last epoch.
+
+    Each epoch visits every example once, in a permutation drawn from (seed, epoch).
+
+    Args:
+        threads: batches made at the same time; None lets tf.data choose. Changes no batch.
+
+    Returns:
+        A dataset of (uint8 `[batch, height, width, channels]`, float32 one-hot `[batch, classes]`).
+    """
+    steps = steps_per_epoch(len(examples), batch_size)
+
+    def batch_of(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        epoch, position = step // steps, step % steps
+        start = position * batch_size
+        rows = tf.range(start, tf.minimum(start + batch_size, len(examples)))
+        order = tf.random.experimental.index_shuffle(
+            rows, tf.cast(tf.stack([seed, epoch]), tf.int64), len(examples) - 1
+        )
+        indices = tf.gather(tf.constant(examples.indices), order)
+        images, labels = _gather(examples, indices)
+        if is_active(augmentation):
+            images = tf.map_fn(
+                lambda pair: augment(pair[0], pair[1], augmentation),
+                (images, image_seeds(seed, epoch, indices)),
+                fn_output_signature=tf.TensorSpec(examples.images.shape[1:], tf.uint8),
+            )
+        return images, labels
+
+    return _map(tf.data.Dataset.range(first_step, steps * epochs), batch_of, threads)
+
+
+def evaluation_batches(examples: Examples, *, batch_size: int) -> tf.data.Dataset:
+    """The examples once, in order and unchanged; elements as in `training_batches`."""
+
+    def batch_of(start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        end = tf.minimum(start + batch_size, len(examples))
+        return _gather(examples, tf.constant(examples.indices)[start:end])
+
+    starts = tf.data.Dataset.range(0, len(examples), batch_size)
+    return _map(starts, batch_of, None)
+
+
+def image_seeds(seed: int, epoch: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
+    """int64 `[batch, 2]`: one seed per image, by (seed, epoch, example)."""
+    in_epoch = tf.random.experimental.stateless_fold_in(
+        tf.stack([tf.constant(seed, tf.int64), tf.constant(0, tf.int64)]), epoch
+    )
+    return tf.stack([tf.fill(tf.shape(indices), in_epoch[0]), in_epoch[1] ^ indices], axis=1)
+
+
+def _gather(examples: Examples, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Rows of the arrays; NumPy reads them, so that only what is used comes from the disk."""
+
+    def read(rows: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        return examples.images[rows], examples.labels[rows]
+
+    images, labels = tf.numpy_function(read, [indices], [tf.uint8, tf.int64], stateful=False)
+    images.set_shape([None, *examples.images.shape[1:]])
+    labels.set_shape([None])
+    return images, tf.one_hot(labels, examples.classes)
+
+
+def _map(dataset: tf.data.Dataset, function: object, threads: int | None) -> tf.data.Dataset:
+    return dataset.map(
+        function, num_parallel_calls=threads or tf.data.AUTOTUNE, deterministic=True
+    ).prefetch(tf.data.AUTOTUNE)

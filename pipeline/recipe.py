@@ -1,0 +1,199 @@
+"""From a recipe and overrides to a valid config, or to one line that says what is wrong.
+
+    defaults of the tree  <  recipe (YAML)  <  overrides ({"train.epochs": 30})
+
+Validation is pydantic's, YAML is ruamel.yaml's (YAML 1.2: `1e-3` is a number and `no` is text).
+"""
+
+import difflib
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from models.options import Options
+from pipeline.config import Config
+from serve.command import LockstepError
+
+
+class ConfigError(LockstepError):
+    """A recipe or an override that does not fit the config tree."""
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(
+        item.name.removesuffix(".yaml")
+        for item in resources.files("pipeline.recipes").iterdir()
+        if item.name.endswith(".yaml")
+    )
+
+
+def load_recipe(name: str) -> dict[str, Any]:
+    """The plain values of a recipe: one that comes with the package, or a YAML file."""
+    if name in recipe_names():
+        text = resources.files("pipeline.recipes").joinpath(f"{name}.yaml").read_text("utf-8")
+        return parse_mapping(text, name)
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return parse_mapping(path.read_text("utf-8"), name)
+    hint = _nearest(name, recipe_names())
+    raise ConfigError(
+        f"no recipe {name!r}{hint}; expected one of {', '.join(recipe_names())}, or a YAML file"
+    )
+
+
+def parse_mapping(text: str, origin: str) -> dict[str, Any]:
+    """Read a YAML mapping; `origin` names it in errors."""
+    value = parse_value(text, origin)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{origin}: expected a mapping of options, got {value!r:.60}")
+    return value
+
+
+def parse_value(text: str, origin: str) -> Any:
+    """Read one YAML value, as on the right of `--train.epochs 30`."""
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, ValueError) as error:
+        raise ConfigError(f"{origin}: not valid YAML: {error}") from None
+
+
+def resolve(recipe: Mapping[str, Any], overrides: Mapping[str, Any]) -> Config:
+    """Lay the recipe and then the overrides, keyed by dotted path, over the defaults.
+
+    Raises:
+        ConfigError: names the key, the value, what was expected and, for a typo, the nearest key.
+    """
+    tree = Config().model_dump()
+    _merge(tree, recipe)
+    for path, value in overrides.items():
+        *parents, leaf = path.split(".")
+        nested: dict[str, Any] = {leaf: value}
+        for parent in reversed(parents):
+            nested = {parent: nested}
+        _merge(tree, nested)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error)) from None
+
+
+def to_yaml(config: Config) -> str:
+    """The whole tree, every default written out."""
+    stream = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.dump(config.model_dump(), stream)
+    return stream.getvalue()
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256 of a plain value (anything JSON can hold), as 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def differing_keys(one: Config, other: Config) -> list[str]:
+    """`key old -> new` for every dotted key in which two configs differ."""
+    old, new = _flat(one.model_dump()), _flat(other.model_dump())
+    return [
+        f"{key} {old.get(key)} -> {new.get(key)}"
+        for key in dict.fromkeys((*old, *new))
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def leaves(options: type[Options] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every dotted key of the tree with its field; a choice gives the keys of every form."""
+    for name, field in options.model_fields.items():
+        forms = option_forms(field)
+        if not forms:
+            yield f"{prefix}{name}", field
+        for form in forms:
+            yield from leaves(form, f"{prefix}{name}.")
+
+
+def option_forms(field: FieldInfo) -> list[type[Options]]:
+    """The option groups that a field may hold: none for a plain value, several for a choice."""
+    return _forms(field.annotation)
+
+
+def _forms(annotation: Any) -> list[type[Options]]:
+    if get_origin(annotation) is Annotated:
+        return _forms(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [form for part in get_args(annotation) for form in _forms(part)]
+    is_group = isinstance(annotation, type) and issubclass(annotation, Options)
+    return [annotation] if is_group else []
+
+
+def _merge(tree: dict[str, Any], new: Mapping[str, Any]) -> None:
+    """Lay `new` over `tree`; a group that changes its `name` drops the options of the old form."""
+    for key, value in new.items():
+        current = tree.get(key)
+        if isinstance(value, Mapping) and isinstance(current, dict):
+            if value.get("name", current.get("name")) != current.get("name"):
+                current.clear()
+            _merge(current, value)
+        else:
+            tree[key] = value
+
+
+def _one_line(error: ValidationError) -> str:
+    problems = error.errors()
+    first = problems[0]
+    key = _key(first["loc"])
+    if first["type"] == "extra_forbidden":
+        message = f"unknown config key {key}{_nearest(key, [name for name, _ in leaves()])}"
+    elif first["type"] == "union_tag_invalid":
+        context = first["ctx"]
+        expected = str(context["expected_tags"]).replace("'", "")
+        hint = _nearest(str(context["tag"]), expected.split(", "))
+        message = f"{key}.name: expected one of {expected}; got {context['tag']!r}{hint}"
+    else:
+        text = first["msg"].removeprefix("Input should be ")
+        message = f"{key}: expected {text}; got {first['input']!r}"
+    others = len(problems) - 1
+    return message + (f" (and {others} more)" if others else "")
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    """The dotted key of an error; pydantic also names the form of a choice, which is no key."""
+    parts: list[str] = []
+    forms: list[type[Options]] = [Config]
+    for part in location:
+        names = [form.model_fields["name"].default for form in forms if "name" in form.model_fields]
+        if len(forms) > 1 and part in names:
+            forms = [form for form in forms if form.model_fields["name"].default == part]
+            continue
+        parts.append(str(part))
+        fields = [form.model_fields[str(part)] for form in forms if part in form.model_fields]
+        forms = option_forms(fields[0]) if fields else []
+    return ".".join(parts)
+
+
+def _nearest(word: str, candidates: list[str]) -> str:
+    matches = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
+    return f"; did you mean {matches[0]}?" if matches else ""

@@ -1,0 +1,144 @@
+"""The stage `report`: everything a person wants to see of a run, in one HTML file."""
+
+import base64
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+
+from export.prepared_data import PreparedData
+from export.run_directory import RunDirectory
+from pipeline.config import Config
+from pipeline.recipe import to_yaml
+from pipeline.report import plots
+from pipeline.training.schedules import build_schedule
+from serve.atomic import write_text
+from serve.images import encode_png
+
+MISTAKES = 24
+MATRIX_CLASSES = 25
+"""Up to so many classes the confusion matrix is a table; beyond, a picture."""
+LISTED = 50
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrongly classified test image."""
+
+    picture: str
+    true: str
+    predicted: str
+    probability: float
+    name: str
+
+
+def write_report(config: Config, run: RunDirectory) -> str:
+    """Write `run.report` from the files of the run; returns a one-line summary."""
+    data = PreparedData.open(run.data)
+    manifest = data.manifest
+    metrics = json.loads(run.metrics.read_bytes())
+    training = json.loads(run.training.read_bytes())
+    parity = json.loads(run.parity.read_bytes())
+    history = read_history(run)
+    matrix = metrics["confusion_matrix"]
+    bundle = run.bundle if run.bundle.is_file() else run.unverified_bundle
+    page = _template().render(
+        name=run.path.resolve().name,
+        run=run,
+        manifest=manifest,
+        spec=manifest.image_spec(),
+        metrics=metrics,
+        training=training,
+        parity=parity,
+        bundle_size=bundle.stat().st_size,
+        loss_curve=plots.loss_curve(history),
+        accuracy_curve=plots.accuracy_curve(history),
+        learning_rate_curve=plots.learning_rate_curve(*_learning_rates(config, history)),
+        matrix_table=_shaded(matrix) if len(matrix) <= MATRIX_CLASSES else None,
+        matrix_picture=plots.confusion_image(matrix) if len(matrix) > MATRIX_CLASSES else None,
+        confusions=most_confused(matrix, manifest.class_names, 10),
+        mistakes=confident_mistakes(data, np.load(run.test_probabilities), MISTAKES),
+        listed=LISTED,
+        config=to_yaml(config),
+    )
+    write_text(run.report, page)
+    return f"{run.report}, {len(page) / 1e3:.0f} kB"
+
+
+def read_history(run: RunDirectory) -> list[dict[str, float]]:
+    """history.csv as numbers."""
+    with open(run.history, newline="") as stream:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
+
+
+def confident_mistakes(
+    data: PreparedData, probabilities: NDArray[np.float32], count: int
+) -> list[Mistake]:
+    """The wrong answers on the test split that the model was surest of, surest first."""
+    test = data.indices("test")
+    names = data.manifest.class_names
+    predicted = probabilities.argmax(axis=1)
+    confidence = probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != data.labels[test])
+    chosen = wrong[np.argsort(-confidence[wrong], kind="stable")[:count]]
+    files = {file.index: file.path for file in data.manifest.proof_files}
+    return [
+        Mistake(
+            picture=base64.b64encode(encode_png(np.asarray(data.images[test[row]]))).decode(),
+            true=names[data.labels[test[row]]],
+            predicted=names[predicted[row]],
+            probability=float(confidence[row]),
+            name=files.get(int(test[row]), f"example {test[row]}"),
+        )
+        for row in chosen
+    ]
+
+
+def most_confused(
+    matrix: Sequence[Sequence[int]], class_names: Sequence[str], count: int
+) -> list[tuple[str, str, int]]:
+    """(true class, predicted class, how often), most frequent first."""
+    pairs = [
+        (class_names[row], class_names[column], matrix[row][column])
+        for row in range(len(matrix))
+        for column in range(len(matrix))
+        if row != column and matrix[row][column]
+    ]
+    return sorted(pairs, key=lambda pair: -pair[2])[:count]
+
+
+def _shaded(matrix: Sequence[Sequence[int]]) -> list[list[tuple[int, float]]]:
+    """Each count with its share of the row."""
+    return [[(count, count / max(sum(row), 1)) for count in row] for row in matrix]
+
+
+def _learning_rates(config: Config, history: Sequence[dict[str, float]]) -> tuple[list[float], int]:
+    """The rate of every step that was taken, and the steps of one epoch."""
+    steps = int(history[-1]["step"])
+    steps_per_epoch = steps // len(history)
+    schedule = build_schedule(
+        config.train.schedule,
+        peak=config.train.optimizer.learning_rate,
+        steps_per_epoch=steps_per_epoch,
+        epochs=config.train.epochs,
+    )
+    return [schedule(step) for step in range(steps)], steps_per_epoch
+
+
+def _template() -> jinja2.Template:
+    text = resources.files("pipeline.report").joinpath("template.html").read_text("utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["percent"] = _percent
+    return environment.from_string(text)
+
+
+def _percent(share: Any) -> str:
+    return f"{100 * share:.2f} %"

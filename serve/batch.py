@@ -1,0 +1,278 @@
+"""Label images with a bundle: files and folders in, one row per image out.
+
+    python -m serve.batch model.onnx photos/ --output predictions.csv
+    python -m serve.batch model.onnx a.jpg b.png --format jsonl --top 3
+    find photos -name '*.jpg' | python -m serve.batch model.onnx --inputs-from -
+
+A file that cannot be read becomes a row with the reason in the column `error`, and its neighbours
+are labelled all the same. Rows keep the order of the inputs; a folder is walked in sorted order.
+"""
+
+import csv
+import dataclasses
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from serve.atomic import atomic_path
+from serve.classifier import Classifier
+from serve.command import CommandParser, LockstepError, run_command
+from serve.images import EXTENSIONS, ImageError, ImageSpec, read_image
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The answer for one input: float32 `[classes]`, or the reason why there is none."""
+
+    path: str
+    probabilities: NDArray[np.float32] | None
+    error: str = ""
+
+
+def predict_files(
+    classifier: Classifier, paths: Iterable[str], *, batch_size: int, workers: int
+) -> Iterator[Prediction]:
+    """Read and label files, in order, holding only a few batches in memory.
+
+    Args:
+        batch_size: images per call of the model.
+        workers: threads that read and decode; the order and the answers do not depend on it.
+    """
+    spec = classifier.document.image
+    with ThreadPoolExecutor(workers) as pool:
+        remaining = iter(paths)
+        pending: deque[tuple[str, Future[NDArray[np.uint8] | ImageError]]] = deque()
+
+        def submit(count: int) -> None:
+            for path in islice(remaining, count):
+                pending.append((path, pool.submit(_read, path, spec)))
+
+        submit(2 * batch_size + workers)
+        while pending:
+            batch = [pending.popleft() for _ in range(min(batch_size, len(pending)))]
+            submit(len(batch))
+            results = [(path, future.result()) for path, future in batch]
+            images = [image for _, image in results if not isinstance(image, ImageError)]
+            answers = iter(classifier.predict(np.stack(images)) if images else ())
+            for path, image in results:
+                if isinstance(image, ImageError):
+                    yield Prediction(path, None, " ".join(str(image).split()))
+                else:
+                    yield Prediction(path, next(answers))
+
+
+def _read(path: str, spec: ImageSpec) -> NDArray[np.uint8] | ImageError:
+    try:
+        return read_image(path, spec)
+    except ImageError as error:
+        return error
+
+
+def find_images(inputs: Sequence[str]) -> tuple[list[str], int]:
+    """Expand folders, at any depth, into the image files in them.
+
+    Returns:
+        The paths, and how many files in folders were passed over because their name does not end
+        like an image's. A file that was named itself is always kept.
+
+    Raises:
+        LockstepError: an input does not exist, or there is no image at all.
+    """
+    paths: list[str] = []
+    ignored = 0
+    for name in inputs:
+        path = Path(name)
+        if path.is_dir():
+            files = sorted(file for file in path.rglob("*") if file.is_file())
+            images = [str(file) for file in files if file.suffix.lower() in EXTENSIONS]
+            ignored += len(files) - len(images)
+            paths += images
+        elif path.exists():
+            paths.append(name)
+        else:
+            raise LockstepError(f"{name}: no such file or folder")
+    if not paths:
+        raise LockstepError(
+            f"no images in {', '.join(inputs)}: expected files that end in "
+            f"{', '.join(sorted(EXTENSIONS))}"
+        )
+    return paths, ignored
+
+
+class CsvWriter:
+    """Columns `path, label, probability, error`; with `top` > 1 also `label_2, probability_2, …`;
+    with `all_probabilities` also one column `p(CLASS)` for each class."""
+
+    def __init__(
+        self, stream: TextIO, class_names: Sequence[str], *, top: int, all_probabilities: bool
+    ) -> None:
+        self._rows = csv.writer(stream, lineterminator="\n")
+        self._class_names = class_names
+        self._top = top
+        self._all = all_probabilities
+        header = ["path", "label", "probability", "error"]
+        for rank in range(2, top + 1):
+            header += [f"label_{rank}", f"probability_{rank}"]
+        if all_probabilities:
+            header += [f"p({name})" for name in class_names]
+        self._width = len(header)
+        self._rows.writerow(header)
+
+    def write(self, prediction: Prediction) -> None:
+        if prediction.probabilities is None:
+            row = [prediction.path, "", "", prediction.error]
+            self._rows.writerow(row + [""] * (self._width - len(row)))
+            return
+        best = top_labels(prediction.probabilities, self._class_names, self._top)
+        row = [prediction.path, best[0][0], _digits(best[0][1]), ""]
+        for label, probability in best[1:]:
+            row += [label, _digits(probability)]
+        if self._all:
+            row += [_digits(value) for value in prediction.probabilities]
+        self._rows.writerow(row)
+
+
+class JsonLinesWriter:
+    """One object per line: `path`, `predictions` (best first), `error` (null where it went well),
+    and with `all_probabilities` a mapping `probabilities` by class name."""
+
+    def __init__(
+        self, stream: TextIO, class_names: Sequence[str], *, top: int, all_probabilities: bool
+    ) -> None:
+        self._stream = stream
+        self._class_names = class_names
+        self._top = top
+        self._all = all_probabilities
+
+    def write(self, prediction: Prediction) -> None:
+        row: dict[str, object] = {"path": prediction.path, "predictions": [], "error": None}
+        if prediction.probabilities is None:
+            row["error"] = prediction.error
+        else:
+            best = top_labels(prediction.probabilities, self._class_names, self._top)
+            row["predictions"] = [
+                {"label": label, "probability": float(_digits(value))} for label, value in best
+            ]
+            if self._all:
+                values = (float(_digits(value)) for value in prediction.probabilities)
+                row["probabilities"] = dict(zip(self._class_names, values, strict=True))
+        self._stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+WRITERS: dict[str, type[CsvWriter] | type[JsonLinesWriter]] = {
+    "csv": CsvWriter,
+    "jsonl": JsonLinesWriter,
+}
+
+
+def top_labels(
+    probabilities: NDArray[np.float32], class_names: Sequence[str], count: int
+) -> list[tuple[str, np.float32]]:
+    """The `count` likeliest classes of one row `[classes]`, best first; ties keep class order."""
+    order = np.argsort(-probabilities, kind="stable")[:count]
+    return [(class_names[index], probabilities[index]) for index in order]
+
+
+def _digits(value: np.float32) -> str:
+    """The shortest decimal number that reads back as the same float32."""
+    return np.format_float_positional(value, unique=True, trim="0")
+
+
+@contextmanager
+def _destination(output: str) -> Iterator[TextIO]:
+    """Standard output for "-", else a file that appears under its name only when complete."""
+    if output == "-":
+        yield sys.stdout
+        return
+    with (
+        atomic_path(Path(output)) as temporary,
+        open(temporary, "w", encoding="utf-8", newline="") as stream,
+    ):
+        yield stream
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        prog="python -m serve.batch",
+        description="One row per image: its label and probability, or why it cannot be read.",
+        epilog="example:\n  python -m serve.batch model.onnx photos/ --output predictions.csv",
+    )
+    add = parser.add_argument
+    add("bundle", metavar="BUNDLE", help="the model.onnx of a run")
+    add("inputs", metavar="INPUT", nargs="*", help="image files, and folders searched at any depth")
+    add("--inputs-from", metavar="FILE", help="read paths from FILE, one a line; - for stdin")
+    add("--output", metavar="FILE", default="-", help="where to write; - for stdout (default: -)")
+    add("--format", choices=sorted(WRITERS), help="default: by the name of --output, else csv")
+    add("--top", metavar="INT", type=_count, default=1, help="labels per image (default: 1)")
+    add("--probabilities", action="store_true", help="add the probability of every class")
+    add("--batch-size", metavar="INT", type=_count, default=32, help="images at once (default: 32)")
+    add("--workers", metavar="INT", type=_count, default=os.cpu_count() or 1,
+        help="threads that read images (default: one per core)")  # fmt: skip
+    add("--threads", metavar="INT", type=_count,
+        help="threads of the model (default: one per core)")  # fmt: skip
+    add("--quiet", action="store_true", help="no progress bar and no summary")
+    return parser
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+_count.__name__ = "integer of at least 1"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command. Exit code 1 if no input at all could be read."""
+    options = _parser().parse_args(arguments)
+    inputs = list(options.inputs)
+    if options.inputs_from:
+        source = options.inputs_from
+        lines = sys.stdin if source == "-" else Path(source).read_text("utf-8").splitlines()
+        inputs += [line.rstrip("\n") for line in lines if line.strip()]
+    if not inputs:
+        raise LockstepError("expected image files or folders after the bundle; see --help")
+    paths, ignored = find_images(inputs)
+    classifier = Classifier(options.bundle, threads=options.threads or 0)
+    class_names = classifier.document.class_names
+    by_name = "jsonl" if options.output.endswith((".jsonl", ".ndjson")) else "csv"
+
+    unreadable = 0
+    predictions = predict_files(
+        classifier, paths, batch_size=options.batch_size, workers=options.workers
+    )
+    with _destination(options.output) as stream:
+        writer = WRITERS[options.format or by_name](
+            stream,
+            class_names,
+            top=min(options.top, len(class_names)),
+            all_probabilities=options.probabilities,
+        )
+        for prediction in tqdm(
+            predictions, total=len(paths), unit=" images", disable=options.quiet or None
+        ):
+            unreadable += prediction.probabilities is None
+            writer.write(prediction)
+    if not options.quiet:
+        summary = f"{len(paths) - unreadable} labelled, {unreadable} unreadable"
+        if ignored:
+            summary += f", {ignored} other files in folders passed over"
+        print(summary, file=sys.stderr)
+    return 1 if unreadable == len(paths) else 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,68 @@
+"""What every Lockstep command shares: errors of one line, exit codes, and `--debug`.
+
+Exit codes: 0 done, 1 the job ran and its result is bad (a failed proof), 2 bad input,
+130 interrupted.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+class LockstepError(Exception):
+    """A failure whose message is meant for the person at the command line.
+
+    The message says what was expected, what came and what to do.
+    """
+
+    exit_code = 2
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An argument parser that reports a wrong call as every other error: in one line."""
+
+    def __init__(
+        self, *, prog: str, description: str, epilog: str, usage: str | None = None
+    ) -> None:
+        super().__init__(
+            prog=prog,
+            usage=usage,
+            description=description,
+            epilog=epilog,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self.add_argument(
+            "--debug", action="store_true", help="show the whole traceback of an error"
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise LockstepError(f"{message}; see {self.prog} --help")
+
+
+def run_command(command: Callable[[list[str]], int | None]) -> NoReturn:
+    """Run `command` with this process's arguments, print an error as one line, and exit."""
+    arguments = sys.argv[1:]
+    try:
+        code = command(arguments) or 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except (LockstepError, OSError, MemoryError) as error:
+        if "--debug" in arguments:
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        code = error.exit_code if isinstance(error, LockstepError) else 2
+    sys.exit(code)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of `error` without line breaks; an operating-system error with its file."""
+    if isinstance(error, OSError) and error.strerror:
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    elif isinstance(error, MemoryError):
+        message = "out of memory"
+    else:
+        message = str(error) or type(error).__name__
+    return " ".join(message.split())
