@@ -141,8 +141,8 @@ def _check_rejections(config: Config, run: RunDirectory, read: _Read) -> None:
     first = f"; first: {read.rejected[0].name}: {read.rejected[0].reason}" if rejected else ""
     raise SourceError(
         f"{config.data}: {rejected} of {total} images cannot be read, expected at most "
-        f"{config.prepare.max_rejected_share:.1%}{first}; all are listed in {run.rejected}: mend or "
-        "remove them, or raise --prepare.max_rejected_share"
+        f"{config.prepare.max_rejected_share:.1%}{first}; all are listed in {run.rejected}: mend "
+        "or remove them, or raise --prepare.max_rejected_share"
     )
 
 
