@@ -14,6 +14,12 @@ from serve.command import LockstepError
 BATCH = 256
 
 
+class ExportError(LockstepError):
+    """A model that cannot be exported faithfully."""
+
+    exit_code = 1
+
+
 def load_model(path: Path) -> keras.Model:
     """Load a `.keras` file without running any code in it.
 
@@ -33,6 +39,9 @@ def serving_function(model: keras.Model) -> Callable[[tf.Tensor], dict[str, tf.T
 
     Shared by SavedModel and ONNX, so that both export the same graph. `training=False` is explicit:
     a layer must never run its training branch in an exported graph.
+
+    Raises:
+        ExportError: the model draws random numbers or changes its state when it answers.
     """
     signature = tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8, name=INPUT)
 
@@ -41,7 +50,24 @@ def serving_function(model: keras.Model) -> Callable[[tf.Tensor], dict[str, tf.T
         logits = model(image, training=False)
         return {OUTPUT: tf.nn.softmax(logits)}
 
+    _check(serve)
     return serve  # type: ignore[no-any-return]
+
+
+def _check(function: tf.types.experimental.PolymorphicFunction) -> None:
+    """Refuse a function that does not answer the same every time.
+
+    tf2onnx would freeze a random draw into a constant and say nothing, and a batch normalization
+    that updates its statistics is one in training mode.
+    """
+    graph = function.get_concrete_function().graph.as_graph_def()
+    nodes = [*graph.node, *(node for item in graph.library.function for node in item.node_def)]
+    changing = {node.op for node in nodes if "Random" in node.op or node.op.startswith("Assign")}
+    if changing:
+        raise ExportError(
+            "the model draws random numbers or changes its state when it answers "
+            f"({', '.join(sorted(changing))}); remove the layer that does"
+        )
 
 
 def reference_probabilities(

@@ -13,10 +13,9 @@ import onnx
 import tensorflow as tf
 import tf2onnx
 
-from export.serving_function import serving_function
+from export.serving_function import ExportError, serving_function
 from serve.atomic import atomic_path
 from serve.bundle import INPUT, METADATA_KEY, OUTPUT, BundleDocument
-from serve.command import LockstepError
 
 OPSET = 18
 """The newest that tf2onnx writes."""
@@ -31,12 +30,6 @@ RANDOM_OPERATORS = {
 }
 
 
-class ExportError(LockstepError):
-    """The converted graph is not what a bundle must be."""
-
-    exit_code = 1
-
-
 def export_onnx(model: keras.Model, document: BundleDocument, path: Path) -> None:
     """Convert the model and write one ONNX file with its document in the metadata.
 
@@ -49,6 +42,7 @@ def export_onnx(model: keras.Model, document: BundleDocument, path: Path) -> Non
     converted, _ = tf2onnx.convert.from_function(function, signature, opset=OPSET)
     _name_batch(converted)
     check_graph(converted)
+    _drop_unused_opsets(converted)
     entry = converted.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, document.to_json()
     converted.producer_name = "lockstep"
@@ -96,6 +90,13 @@ def check_graph(model: onnx.ModelProto) -> None:
     ):
         if found:
             raise ExportError(f"converted graph: {meaning}: {', '.join(found)}")
+
+
+def _drop_unused_opsets(model: onnx.ModelProto) -> None:
+    """tf2onnx declares `ai.onnx.ml` although no node needs it; a reader need not know it."""
+    kept = [item for item in model.opset_import if item.domain == ""]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
 
 
 def _name_batch(model: onnx.ModelProto) -> None:

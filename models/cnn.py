@@ -10,13 +10,15 @@ def build_core(image_shape: tuple[int, int, int], classes: int, options: CnnOpti
     """Normalized float images `[batch, *image_shape]` to logits `[batch, classes]`.
 
     Raises:
-        ValueError: strides and pooling leave no pixel of the image.
+        ValueError: strides and pooling leave no pixel of the image, or `convolutions` and `filters`
+            give different numbers of stages.
     """
+    convolutions = _convolutions(options)
     _check_size(image_shape, options)
     regularizer = keras.regularizers.L2(options.l2) if options.l2 else None
     x = inputs = keras.Input(image_shape, name="normalized")
     for stage, filters in enumerate(options.filters, 1):
-        for block in range(1, options.convolutions + 1):
+        for block in range(1, convolutions[stage - 1] + 1):
             name = f"stage{stage}_conv{block}"
             x = layers.Conv2D(
                 filters,
@@ -53,6 +55,19 @@ def build_core(image_shape: tuple[int, int, int], classes: int, options: CnnOpti
             x = layers.Dropout(options.dropout, name=f"dense{number}_dropout")(x)
     logits = layers.Dense(classes, kernel_regularizer=regularizer, name="logits")(x)
     return keras.Model(inputs, logits, name="core")
+
+
+def _convolutions(options: CnnOptions) -> list[int]:
+    """How many convolutions each stage has."""
+    stages = len(options.filters)
+    if isinstance(options.convolutions, int):
+        return [options.convolutions] * stages
+    if len(options.convolutions) != stages:
+        raise ValueError(
+            f"model cnn: expected convolutions for each of the {stages} stages that filters gives, "
+            f"got {options.convolutions}"
+        )
+    return options.convolutions
 
 
 def _check_size(image_shape: tuple[int, int, int], options: CnnOptions) -> None:

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Count = Annotated[int, Field(ge=1)]
+
 Initializer = Literal[
     "glorot_normal",
     "glorot_uniform",
@@ -27,10 +29,10 @@ class CnnOptions(Options):
     """A plain convolutional network: stages of convolutions, each followed by pooling."""
 
     name: Literal["cnn"] = "cnn"
-    filters: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = [32, 64, 128]
+    filters: Annotated[list[Count], Field(min_length=1)] = [32, 64, 128]
     """Filters of each stage; the length is the number of stages."""
-    convolutions: int = Field(2, ge=1)
-    """Convolutions in each stage."""
+    convolutions: Count | list[Count] = 2
+    """Convolutions in each stage: one number for all, or one for each."""
     kernel_size: int = Field(3, ge=1)
     """Side of the convolution kernels, in pixels."""
     stride: int = Field(1, ge=1)
@@ -41,7 +43,7 @@ class CnnOptions(Options):
     """Side and stride of the pooling window, in pixels."""
     head: Literal["flatten", "global_average"] = "global_average"
     """How the last feature map becomes a vector."""
-    dense_units: list[Annotated[int, Field(ge=1)]] = []
+    dense_units: list[Count] = []
     """Units of the dense layers before the logits."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Share of features dropped after each stage and each dense layer."""

@@ -5,7 +5,7 @@ import difflib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -179,4 +179,6 @@ def _metavar(annotation: Any) -> str:
     parts = [part for part in get_args(annotation) if part is not type(None)]
     if get_origin(annotation) is list:
         return f"[{_metavar(parts[0])},...]"
-    return _metavar(parts[0])
+    if get_origin(annotation) is Annotated:
+        return _metavar(parts[0])
+    return "|".join(_metavar(part) for part in parts)

@@ -45,11 +45,18 @@ def load_recipe(name: str) -> dict[str, Any]:
         return parse_mapping(text, name)
     path = Path(name)
     if path.suffix in (".yaml", ".yml") and path.is_file():
-        return parse_mapping(path.read_text("utf-8"), name)
+        return parse_mapping(_read_text(path), name)
     hint = _nearest(name, recipe_names())
     raise ConfigError(
         f"no recipe {name!r}{hint}; expected one of {', '.join(recipe_names())}, or a YAML file"
     )
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: expected UTF-8 text: {error}") from None
 
 
 def parse_mapping(text: str, origin: str) -> dict[str, Any]:
@@ -78,9 +85,10 @@ def resolve(recipe: Mapping[str, Any], overrides: Mapping[str, Any]) -> Config:
     """
     tree = Config().model_dump()
     _merge(tree, recipe)
-    for path, value in overrides.items():
+    # Names of forms come first: a new form drops the options of the old one, not those given here.
+    for path in sorted(overrides, key=lambda path: not path.endswith(".name")):
         *parents, leaf = path.split(".")
-        nested: dict[str, Any] = {leaf: value}
+        nested: dict[str, Any] = {leaf: overrides[path]}
         for parent in reversed(parents):
             nested = {parent: nested}
         _merge(tree, nested)
@@ -162,31 +170,39 @@ def _merge(tree: dict[str, Any], new: Mapping[str, Any]) -> None:
 
 
 def _one_line(error: ValidationError) -> str:
-    problems = error.errors()
-    first = problems[0]
-    key = _key(first["loc"])
-    if first["type"] == "extra_forbidden":
-        message = f"unknown config key {key}{_nearest(key, [name for name, _ in leaves()])}"
+    problems: dict[str, list[Any]] = {}
+    for problem in error.errors():
+        problems.setdefault(_key(problem["loc"]), []).append(problem)
+    key, (first, *alternatives) = next(iter(problems.items()))
+    known = [name for name, _ in leaves()]
+    if first["type"] == "extra_forbidden" and key in known:
+        message = f"{key}: no option of the chosen {key.rpartition('.')[0]}.name"
+    elif first["type"] == "extra_forbidden":
+        sections = [name.rpartition(".")[0] for name in known if "." in name]
+        message = f"unknown config key {key}{_nearest(key, known + sections)}"
     elif first["type"] == "union_tag_invalid":
         context = first["ctx"]
         expected = str(context["expected_tags"]).replace("'", "")
         hint = _nearest(str(context["tag"]), expected.split(", "))
         message = f"{key}.name: expected one of {expected}; got {context['tag']!r}{hint}"
     else:
-        text = first["msg"].removeprefix("Input should be ")
+        texts = [item["msg"].removeprefix("Input should be ") for item in (first, *alternatives)]
+        text = " or ".join(dict.fromkeys(texts))
         message = f"{key}: expected {text}; got {first['input']!r}"
     others = len(problems) - 1
     return message + (f" (and {others} more)" if others else "")
 
 
 def _key(location: tuple[int | str, ...]) -> str:
-    """The dotted key of an error; pydantic also names the form of a choice, which is no key."""
+    """The dotted key of an error; pydantic also names forms and types, which are no keys."""
     parts: list[str] = []
     forms: list[type[Options]] = [Config]
     for part in location:
         names = [form.model_fields["name"].default for form in forms if "name" in form.model_fields]
         if len(forms) > 1 and part in names:
             forms = [form for form in forms if form.model_fields["name"].default == part]
+            continue
+        if not forms and isinstance(part, str):  # below a plain value: the name of a type
             continue
         parts.append(str(part))
         fields = [form.model_fields[str(part)] for form in forms if part in form.model_fields]

@@ -116,6 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     invocation = parse(arguments)
     config, run = invocation.config, RunDirectory(invocation.run_dir)
+    sources.identity(config.data)  # data that are not there claim no run directory
     _enter(run, config)
     runner = StageRunner(config, run)
     for stage in (PREPARE, TRAIN, EVALUATE, EXPORT):

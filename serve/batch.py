@@ -10,6 +10,7 @@ are labelled all the same. Rows keep the order of the inputs; a folder is walked
 
 import csv
 import dataclasses
+import io
 import json
 import os
 import sys
@@ -191,15 +192,36 @@ def _digits(value: np.float32) -> str:
 
 @contextmanager
 def _destination(output: str) -> Iterator[TextIO]:
-    """Standard output for "-", else a file that appears under its name only when complete."""
+    """Standard output for "-", else a file that appears under its name only when complete.
+
+    A path of bytes that are no UTF-8 is written with backslashes, which JSON reads back.
+    """
+    path = Path(output)
     if output == "-":
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
         yield sys.stdout
-        return
-    with (
-        atomic_path(Path(output)) as temporary,
-        open(temporary, "w", encoding="utf-8", newline="") as stream,
-    ):
-        yield stream
+        sys.stdout.flush()
+    elif path.exists() and not path.is_file():  # a pipe or /dev/null: not to be replaced by a file
+        with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
+            yield stream
+    else:
+        with (
+            atomic_path(path) as temporary,
+            open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as stream,
+        ):
+            yield stream
+
+
+def _listed_paths(source: str) -> list[str]:
+    """The lines of a file, or of standard input for "-"; any bytes can be a path."""
+    if source == "-":
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="surrogateescape")
+        text = sys.stdin.read()
+    else:
+        text = Path(source).read_text(encoding="utf-8", errors="surrogateescape")
+    return [line for line in text.split("\n") if line.strip()]
 
 
 def _parser() -> CommandParser:
@@ -237,12 +259,10 @@ _count.__name__ = "integer of at least 1"
 
 def main(arguments: list[str] | None = None) -> int:
     """The command. Exit code 1 if no input at all could be read."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     inputs = list(options.inputs)
     if options.inputs_from:
-        source = options.inputs_from
-        lines = sys.stdin if source == "-" else Path(source).read_text("utf-8").splitlines()
-        inputs += [line.rstrip("\n") for line in lines if line.strip()]
+        inputs += _listed_paths(options.inputs_from)
     if not inputs:
         raise LockstepError("expected image files or folders after the bundle; see --help")
     paths, ignored = find_images(inputs)

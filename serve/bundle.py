@@ -7,6 +7,7 @@ a server must know and a reader may ask: `BundleDocument`.
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -107,10 +108,16 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 def _numbers(value: object, field: str) -> tuple[float, ...]:
-    good = isinstance(value, list) and all(isinstance(item, int | float) for item in value)
+    good = isinstance(value, list) and all(_is_finite(item) for item in value)
     _expect(good, field, "a list of numbers", value)
     assert isinstance(value, list)
     return tuple(float(item) for item in value)
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max
 
 
 def _mapping(value: object, field: str, kinds: tuple[type, ...]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Classifier:
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(
-                str(self.path), options, providers=["CPUExecutionProvider"]
+                str(self.path), options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
         except _runtime_errors() as error:
             first = str(error).splitlines()[0]
@@ -79,4 +79,4 @@ def _runtime_errors() -> tuple[type[Exception], ...]:
     state = onnxruntime.capi.onnxruntime_pybind11_state
     names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile",
              "NotImplemented", "RuntimeException")  # fmt: skip
-    return tuple(getattr(state, name) for name in names)
+    return (UnicodeDecodeError, *(getattr(state, name) for name in names))

@@ -5,7 +5,9 @@ Exit codes: 0 done, 1 the job ran and its result is bad (a failed proof), 2 bad 
 """
 
 import argparse
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -46,15 +48,26 @@ def run_command(command: Callable[[list[str]], int | None]) -> NoReturn:
     arguments = sys.argv[1:]
     try:
         code = command(arguments) or 0
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
     except (LockstepError, OSError, MemoryError) as error:
         if "--debug" in arguments:
-            raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
+            traceback.print_exc()
+        else:
+            print(f"error: {one_line(error)}", file=sys.stderr)
         code = error.exit_code if isinstance(error, LockstepError) else 2
+    _give_up_unwritten_output()
     sys.exit(code)
+
+
+def _give_up_unwritten_output() -> None:
+    """Keep the interpreter from trying again at exit, and from changing the exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def one_line(error: BaseException) -> str:

@@ -5,6 +5,7 @@ recorded by `prepare` and travels inside the bundle, so both sides read the same
 
 What the reader does with unusual files:
 
+- Of a camera's JPEG with several pictures in it (MPO) the first, the photo itself, is read.
 - EXIF orientation is applied. Colour profiles are ignored.
 - CMYK and palette images are converted to RGB, or to grey by ITU-R 601-2 luma.
 - 16 bits per channel are cut to the upper 8.
@@ -93,6 +94,10 @@ class ImageSpec:
                 raise LockstepError(
                     f"image spec: expected {field} to be an integer of at least 1, got {value!r}"
                 )
+        if not _is_integer(self.channels):
+            raise LockstepError(
+                f"image spec: expected channels to be 1 or 3, got {self.channels!r}"
+            )
         if not _is_integer(self.background) or not 0 <= self.background <= 255:
             raise LockstepError(
                 f"image spec: expected background in 0..255, got {self.background!r}"
@@ -143,7 +148,7 @@ def read_image(source: bytes | str | Path, spec: ImageSpec) -> NDArray[np.uint8]
     try:
         with _open(source) as image:
             frames = getattr(image, "n_frames", 1)
-            if frames > 1:
+            if frames > 1 and image.format != "MPO":
                 raise ImageError(
                     f"animated image of {frames} frames: expected a still image; "
                     "save the frame that counts as a file of its own"

@@ -134,7 +134,10 @@ def _check_rejections(config: Config, run: RunDirectory, read: _Read) -> None:
     total = rejected + len(read.names)
     if total and rejected <= config.prepare.max_rejected_share * total:
         return
-    with atomic_path(run.rejected) as temporary, open(temporary, "w", newline="") as stream:
+    with (
+        atomic_path(run.rejected) as temporary,
+        open(temporary, "w", encoding="utf-8", newline="") as stream,
+    ):
         rows = csv.writer(stream, lineterminator="\n")
         rows.writerow(["name", "reason"])
         rows.writerows((item.name, item.reason) for item in read.rejected)

@@ -66,7 +66,7 @@ def _draw(
         for label in np.unique(labels[candidates])
         for members in [candidates[labels[candidates] == label]]
     ]
-    return np.sort(np.concatenate(drawn))
+    return np.sort(np.concatenate([candidates[:0], *drawn]))
 
 
 def _check(

@@ -64,6 +64,7 @@ def train(config: Config, run: RunDirectory) -> str:
         steps_per_epoch=steps_per_epoch(len(training), config.train.batch_size),
         validation_data=evaluation_batches(validation, batch_size=256),
         callbacks=[*_callbacks(config, run, len(training)), history],
+        shuffle=False,  # the batches already are
         verbose=1 if sys.stdout.isatty() else 2,
     )
     seconds = time.perf_counter() - started

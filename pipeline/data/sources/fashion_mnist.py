@@ -63,7 +63,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         content = gzip.decompress(path.read_bytes())
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise SourceError(f"{path}: damaged gzip file: {error}") from None
-    if content[:3] != b"\0\0\x08":
+    if content[:3] != b"\0\0\x08" or len(content) < 4 or len(content) < 4 + 4 * content[3]:
         raise SourceError(f"{path}: expected an idx file of unsigned bytes")
     rank = content[3]
     shape = tuple(np.frombuffer(content, ">u4", rank, offset=4).astype(int))

@@ -62,10 +62,12 @@ def _root(place: str) -> Path:
 
 
 def _find_files(root: Path) -> tuple[list[_File], list[str]]:
-    """The image files, in sorted order, and the names of all other files."""
+    """The image files, in sorted order, and the names of all others; hidden ones are others."""
     files: list[_File] = []
     ignored: list[str] = []
-    folders = [path for path in sorted(root.iterdir()) if path.is_dir()]
+    folders = [
+        path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")
+    ]
     has_splits = any(SPLIT_FOLDERS.get(path.name) == "train" for path in folders) and all(
         path.name in SPLIT_FOLDERS for path in folders
     )
@@ -74,9 +76,20 @@ def _find_files(root: Path) -> tuple[list[_File], list[str]]:
         if not path.is_file():
             continue
         parts = path.relative_to(root).parts
-        if len(parts) <= depth or path.suffix.lower() not in EXTENSIONS:
+        _check_name(path)
+        hidden = any(part.startswith(".") for part in parts)
+        if hidden or len(parts) <= depth or path.suffix.lower() not in EXTENSIONS:
             ignored.append(str(path.relative_to(root)))
             continue
         split = SPLIT_FOLDERS[parts[0]] if has_splits else None
         files.append(_File(path, parts[depth - 1], split))
     return files, ignored
+
+
+def _check_name(path: Path) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise SourceError(
+            f"{str(path)!a}: expected a file name in UTF-8, so that it can be recorded; rename it"
+        ) from None

@@ -6,6 +6,7 @@ integers from 0. An optional `class_names` gives the names in order.
 """
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,9 @@ PARTS: dict[str, tuple[str, Split | None]] = {
     "x_val": ("y_val", "validation"),
     "x_test": ("y_test", "test"),
 }
+
+# What NumPy and zipfile raise on a damaged archive.
+_DAMAGED = (ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def identity(place: str) -> list[int]:
@@ -48,7 +52,13 @@ def open_source(place: str) -> Source:
     if len(shapes) > 1:
         raise SourceError(f"npz:{place}: expected images of one shape, got {sorted(shapes)}")
     (shape,) = shapes
+    count = sum(len(labels) for _, _, labels in parts)
     highest = max(int(labels.max()) for _, _, labels in parts)
+    if highest >= count:
+        raise SourceError(
+            f"npz:{place}: expected labels from 0 without gaps, "
+            f"got the label {highest} in a set of {count} images"
+        )
     class_names = _class_names(place, arrays.get("class_names"), highest + 1)
 
     def examples() -> Iterator[Example]:
@@ -56,7 +66,6 @@ def open_source(place: str) -> Source:
             for index, (image, label) in enumerate(zip(images, labels, strict=True)):
                 yield Example(f"{split or 'images'}/{index}", int(label), image, split)
 
-    count = sum(len(labels) for _, _, labels in parts)
     return Source(class_names, count, examples, shape[:2], shape[2] if len(shape) > 2 else 1)
 
 
@@ -69,9 +78,12 @@ def _file(place: str) -> Path:
 
 def _load(path: Path) -> dict[str, NDArray[np.generic]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise SourceError(f"npz:{path}: expected an archive of arrays, got a single array")
+        with archive:
+            return {name: np.asarray(archive[name]) for name in archive.files}
+    except _DAMAGED as error:
         raise SourceError(f"npz:{path}: expected arrays without pickled objects: {error}") from None
 
 
@@ -86,13 +98,14 @@ def _images(place: str, key: str, images: NDArray[np.generic]) -> NDArray[np.uin
 
 
 def _labels(place: str, key: str, labels: NDArray[np.generic], count: int) -> NDArray[np.int64]:
-    flat = labels.reshape(-1)
-    if not np.issubdtype(labels.dtype, np.integer) or len(flat) != count or flat.min() < 0:
+    is_integer = np.issubdtype(labels.dtype, np.integer)
+    flat = labels.reshape(-1).astype(np.int64) if is_integer else None
+    if flat is None or len(flat) != count or flat.min() < 0:
         raise SourceError(
             f"npz:{place}: expected {key} as {count} integers from 0, "
             f"got {labels.dtype} {list(labels.shape)}"
         )
-    return flat.astype(np.int64)
+    return flat
 
 
 def _class_names(place: str, names: NDArray[np.generic] | None, classes: int) -> tuple[str, ...]:
