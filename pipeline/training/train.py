@@ -1,6 +1,7 @@
 """The stage `train`: fit the model and keep the best epoch."""
 
 import json
+import math
 import shutil
 import sys
 import time
@@ -32,7 +33,7 @@ def train(config: Config, run: RunDirectory) -> str:
     Writes `run.model` (the best epoch), `run.history`, `run.logs` and `run.training`.
 
     Raises:
-        ConfigError: the model cannot be built for these images.
+        ConfigError: the model cannot be built for these images, or the loss became infinite.
     """
     device = prepare_device()
     keras.utils.set_random_seed(config.seed)
@@ -68,6 +69,13 @@ def train(config: Config, run: RunDirectory) -> str:
         verbose=1 if sys.stdout.isatty() else 2,
     )
     seconds = time.perf_counter() - started
+    last = history.rows[-1]
+    if not math.isfinite(last["loss"]):
+        raise ConfigError(
+            f"training stopped in epoch {last['epoch']}, step {last['step']}: the loss is no longer "
+            f"a finite number, at a learning rate of {last['learning_rate']:.3g}; lower "
+            "--train.optimizer.learning_rate"
+        )
     with atomic_path(run.model) as temporary:
         shutil.copyfile(best, temporary)
 

@@ -1,0 +1,300 @@
+"""Schedules, optimizers, callbacks, and whole trainings."""
+
+import csv
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from export.run_directory import RunDirectory
+from export.serving_function import load_model
+from pipeline.config import (
+    AdagradOptions,
+    AdamOptions,
+    AdamwOptions,
+    Config,
+    ConstantOptions,
+    CosineOptions,
+    MomentumOptions,
+    OptimizerOptions,
+    RmspropOptions,
+    SgdOptions,
+)
+from pipeline.data.prepare import prepare
+from pipeline.recipe import ConfigError, load_recipe, resolve
+from pipeline.training.callbacks import HISTORY_COLUMNS, LearningRate
+from pipeline.training.optimizers import build_optimizer
+from pipeline.training.schedules import build_schedule, cosine_decay
+from pipeline.training.train import train
+
+
+def rates(total: int, warmup: int, floor: float, peak: float = 0.4) -> list[float]:
+    return [
+        cosine_decay(step, peak=peak, total_steps=total, warmup_steps=warmup, floor=floor)
+        for step in range(total)
+    ]
+
+
+def test_cosine_decay_follows_its_closed_form() -> None:
+    found = rates(total=101, warmup=0, floor=0.1)
+    for step, rate in enumerate(found):
+        share = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / 100))
+        assert rate == pytest.approx(0.4 * share)
+    assert found[0] == 0.4
+    assert found[50] == pytest.approx(0.4 * 0.55)
+    assert found[-1] == pytest.approx(0.04)
+    assert all(later < earlier for earlier, later in pairwise(found))
+
+
+def test_cosine_decay_warms_up_in_equal_steps() -> None:
+    found = rates(total=30, warmup=4, floor=0)
+    assert found[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4])
+    assert found[-1] == 0
+
+
+@pytest.mark.parametrize(("total", "warmup"), [(1, 0), (1, 1), (5, 5), (3, 9), (2, 1)])
+def test_cosine_decay_of_very_short_runs_stays_in_range(total: int, warmup: int) -> None:
+    assert all(0 <= rate <= 0.4 for rate in rates(total, warmup, 0.1))
+
+
+def test_cosine_decay_after_the_end_keeps_the_last_rate() -> None:
+    late = cosine_decay(1000, peak=1.0, total_steps=10, warmup_steps=0, floor=0.25)
+    assert late == pytest.approx(0.25)
+
+
+def test_build_schedule() -> None:
+    cosine = build_schedule(
+        CosineOptions(warmup_epochs=0.5, floor=0.0), peak=1.0, steps_per_epoch=10, epochs=3
+    )
+    assert [cosine(step) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert cosine(29) == pytest.approx(0)
+    constant = build_schedule(ConstantOptions(), peak=0.3, steps_per_epoch=10, epochs=3)
+    assert {constant(step) for step in range(30)} == {0.3}
+
+
+def adam_reference(options: AdamOptions | AdamwOptions) -> list[float]:
+    weight, mean, square, found = 1.0, 0.0, 0.0, []
+    for step in range(1, 4):
+        gradient = 2 * weight
+        weight -= options.learning_rate * getattr(options, "weight_decay", 0.0) * weight
+        mean = options.beta_1 * mean + (1 - options.beta_1) * gradient
+        square = options.beta_2 * square + (1 - options.beta_2) * gradient**2
+        rate = (
+            options.learning_rate * math.sqrt(1 - options.beta_2**step) / (1 - options.beta_1**step)
+        )
+        weight -= rate * mean / (math.sqrt(square) + options.epsilon)
+        found.append(weight)
+    return found
+
+
+def momentum_reference(options: MomentumOptions) -> list[float]:
+    weight, velocity, found = 1.0, 0.0, []
+    for _ in range(3):
+        gradient = 2 * weight
+        weight -= options.learning_rate * options.weight_decay * weight
+        velocity = options.momentum * velocity - options.learning_rate * gradient
+        step = velocity
+        if options.nesterov:
+            step = options.momentum * velocity - options.learning_rate * gradient
+        weight += step
+        found.append(weight)
+    return found
+
+
+def sgd_reference(options: SgdOptions) -> list[float]:
+    weight, found = 1.0, []
+    for _ in range(3):
+        gradient = 2 * weight
+        weight -= options.learning_rate * options.weight_decay * weight
+        weight -= options.learning_rate * gradient
+        found.append(weight)
+    return found
+
+
+def adagrad_reference(options: AdagradOptions) -> list[float]:
+    weight, total, found = 1.0, options.initial_accumulator, []
+    for _ in range(3):
+        gradient = 2 * weight
+        total += gradient**2
+        weight -= options.learning_rate * gradient / math.sqrt(total + options.epsilon)
+        found.append(weight)
+    return found
+
+
+def rmsprop_reference(options: RmspropOptions) -> list[float]:
+    weight, mean, velocity, found = 1.0, 0.0, 0.0, []
+    for _ in range(3):
+        gradient = 2 * weight
+        mean = options.rho * mean + (1 - options.rho) * gradient**2
+        velocity = options.momentum * velocity + options.learning_rate * gradient / math.sqrt(
+            mean + options.epsilon
+        )
+        weight -= velocity
+        found.append(weight)
+    return found
+
+
+REFERENCES = [
+    (SgdOptions(learning_rate=0.1), sgd_reference),
+    (SgdOptions(learning_rate=0.1, weight_decay=0.3), sgd_reference),
+    (MomentumOptions(), momentum_reference),
+    (MomentumOptions(nesterov=True, weight_decay=0.2), momentum_reference),
+    (AdagradOptions(), adagrad_reference),
+    (RmspropOptions(), rmsprop_reference),
+    (RmspropOptions(momentum=0.5), rmsprop_reference),
+    (AdamOptions(), adam_reference),
+    (AdamwOptions(weight_decay=0.1), adam_reference),
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "reference"),
+    REFERENCES,
+    ids=[f"{options.name}{number}" for number, (options, _) in enumerate(REFERENCES)],
+)
+def test_optimizers_follow_their_equations(options: OptimizerOptions, reference: object) -> None:
+    """Three steps down f(w) = w^2 from w = 1."""
+    optimizer = build_optimizer(options)
+    weight = keras.Variable(1.0, name="kernel")
+    optimizer.build([weight])
+    found = []
+    for _ in range(3):
+        optimizer.apply([2 * weight.value])
+        found.append(float(weight.numpy()))
+    assert callable(reference)
+    assert found == pytest.approx(reference(options), rel=1e-5)
+
+
+def test_the_learning_rate_callback_follows_the_optimizers_count() -> None:
+    """A run that continues at step 7 gets the rate of step 7."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(1.0), "mse")
+    callback = LearningRate(lambda step: 1 / (step + 1))
+    callback.set_model(model)
+    model.optimizer.iterations.assign(7)
+    callback.on_train_batch_begin(0)
+    assert float(model.optimizer.learning_rate.numpy()) == pytest.approx(1 / 8)
+
+
+SHORT = {
+    "train.epochs": 2,
+    "train.batch_size": 128,
+    "train.schedule": {"name": "cosine", "warmup_epochs": 1},
+    "model.filters": [8, 8],
+    "model.convolutions": 1,
+}
+
+
+def digits_config(**more: object) -> Config:
+    return resolve(load_recipe("digits"), {**SHORT, **more})
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("prepared")
+    prepare(digits_config(), RunDirectory(path))
+    return path / "data"
+
+
+def train_in(folder: Path, prepared: Path, **more: object) -> RunDirectory:
+    folder.mkdir()
+    (folder / "data").symlink_to(prepared)
+    run = RunDirectory(folder)
+    train(digits_config(**more), run)
+    return run
+
+
+def history_of(run: RunDirectory) -> list[dict[str, str]]:
+    with open(run.history, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_same_seed_gives_bit_identical_weights(prepared: Path, tmp_path: Path) -> None:
+    runs = [
+        train_in(tmp_path / name, prepared, seed=seed, **{"model.dropout": 0.2})
+        for name, seed in (("one", 5), ("two", 5), ("three", 6))
+    ]
+    one, two, three = ([np.asarray(w) for w in load_model(run.model).get_weights()] for run in runs)
+    for weight, same in zip(one, two, strict=True):
+        np.testing.assert_array_equal(weight, same)
+    assert any(not np.array_equal(weight, other) for weight, other in zip(one, three, strict=True))
+    timings = ("seconds", "images_per_second")
+    histories = [
+        [{key: row[key] for key in row if key not in timings} for row in history_of(run)]
+        for run in runs
+    ]
+    assert histories[0] == histories[1]
+
+
+def test_what_a_training_leaves_behind(prepared: Path, tmp_path: Path) -> None:
+    run = train_in(tmp_path / "run", prepared)
+    history = history_of(run)
+    assert tuple(history[0]) == HISTORY_COLUMNS
+    assert [row["epoch"] for row in history] == ["1", "2"]
+    assert [row["step"] for row in history] == ["11", "22"]  # 1,295 images in batches of 128
+    assert float(history[-1]["learning_rate"]) == pytest.approx(0.05 * 0.01, rel=1e-5)
+    assert all(float(row["images_per_second"]) > 0 for row in history)
+    training = json.loads(run.training.read_bytes())
+    assert training["device"].startswith(("CPU", "GPU"))
+    assert training["epochs"] == 2
+    assert training["parameters"] == load_model(run.model).count_params()
+    assert list(run.logs.rglob("events.out.tfevents.*"))
+
+
+def test_the_selected_model_is_that_of_the_best_epoch(prepared: Path, tmp_path: Path) -> None:
+    """A rate so high that later epochs get worse; the figures of the best one must come back."""
+    from export.prepared_data import PreparedData
+    from pipeline.input.batches import Examples, evaluation_batches
+    from pipeline.training.train import compile_model
+
+    more = {
+        "train.epochs": 4,
+        "train.monitor": "val_loss",
+        "train.optimizer.learning_rate": 2.0,
+        "train.schedule": {"name": "constant"},
+    }
+    run = train_in(tmp_path / "run", prepared, **more)
+    losses = [float(row["val_loss"]) for row in history_of(run)]
+    training = json.loads(run.training.read_bytes())
+    assert training["best_epoch"] == losses.index(min(losses)) + 1
+    data = PreparedData.open(run.data)
+    model = load_model(run.model)
+    compile_model(model, digits_config(**more))
+    validation = Examples(data.images, data.labels, data.indices("validation"), 10)
+    loss, _ = model.evaluate(evaluation_batches(validation, batch_size=256), verbose=0)
+    assert loss == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_early_stopping(prepared: Path, tmp_path: Path) -> None:
+    more = {
+        "train.epochs": 30,
+        "train.early_stopping": 1,
+        "train.optimizer.learning_rate": 5.0,
+        "train.schedule": {"name": "constant"},
+    }
+    run = train_in(tmp_path / "run", prepared, **more)
+    assert len(history_of(run)) < 30
+
+
+def test_a_loss_that_is_no_number_stops_with_a_reason(prepared: Path, tmp_path: Path) -> None:
+    more = {"train.optimizer.learning_rate": 1e30, "model.batch_normalization": False}
+    with pytest.raises(ConfigError, match="the loss is no longer a finite number"):
+        train_in(tmp_path / "run", prepared, **more)
+    assert not RunDirectory(tmp_path / "run").model.exists()
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw"])
+def test_every_optimizer_trains(name: str, prepared: Path, tmp_path: Path) -> None:
+    more = {"train.optimizer.name": name, "train.label_smoothing": 0.1, "train.epochs": 3}
+    run = train_in(tmp_path / "run", prepared, **more)
+    losses = [float(row["loss"]) for row in history_of(run)]
+    assert losses[-1] < losses[0]
+
+
+def test_images_too_small_for_the_model(prepared: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no pixel left after stage 4"):
+        train_in(tmp_path / "run", prepared, **{"model.filters": [8, 8, 8, 8]})
