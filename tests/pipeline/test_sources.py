@@ -155,15 +155,12 @@ def test_split_folders_above_the_class_folders(make_photos, folder, split):
     root = make_photos({"train/cat": 1, "train/dog": 1, f"{folder}/dog": 1})
     source = open_source(f"folder:{root}")
     assert source.class_names == ("cat", "dog")
-    assert sorted(listed(source)) == [
+    assert len(listed(source)) == 3
+    assert set(listed(source)) == {
         (f"{folder}/dog/00.png", "dog", split),
         ("train/cat/00.png", "cat", "train"),
         ("train/dog/00.png", "dog", "train"),
-    ] or sorted(listed(source)) == [
-        ("train/cat/00.png", "cat", "train"),
-        ("train/dog/00.png", "dog", "train"),
-        (f"{folder}/dog/00.png", "dog", split),
-    ]
+    }
 
 
 def test_both_names_of_one_split_are_one_split(make_photos):
@@ -450,20 +447,14 @@ def damage_deflated_data(content: bytes) -> bytes:
         lambda content: b"",
         lambda content: b"text, not an archive",
         damage_deflated_data,
-        lambda content: content.replace(b"\x93NUMPY", b"\x93NUMPX"),
     ],
-    ids=["half", "end", "empty", "text", "deflate", "identical"],
+    ids=["half", "end", "empty", "text", "deflate"],
 )
 def test_a_damaged_file_is_refused(save_npz, damage, tmp_path):
     place = save_npz(images=GREY, labels=LABELS)
     path = tmp_path / "set.npz"
-    content = path.read_bytes()
-    damaged = damage(content)
-    path.write_bytes(damaged)
-    if damaged == content:  # compressed, the magic string is not to be seen
-        assert open_source(place).count == 6
-    else:
-        assert message_of(place).startswith(f"{place}: expected arrays without pickled objects")
+    path.write_bytes(damage(path.read_bytes()))
+    assert message_of(place).startswith(f"{place}: expected arrays without pickled objects")
 
 
 def test_a_single_array_is_no_archive(tmp_path):

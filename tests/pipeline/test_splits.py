@@ -95,7 +95,9 @@ def test_a_missing_test_split_is_drawn_from_train_alone():
 
 
 def test_three_images_are_enough_for_a_class():
-    assert class_counts(split([0, 0, 0, 1, 1, 1], names=NAMES[:2]), np.array([0, 0, 0, 1, 1, 1])) == {
+    assert class_counts(
+        split([0, 0, 0, 1, 1, 1], names=NAMES[:2]), np.array([0, 0, 0, 1, 1, 1])
+    ) == {
         "train": [1, 1],
         "validation": [1, 1],
         "test": [1, 1],

@@ -141,7 +141,7 @@ def test_metadata_that_is_no_text_is_refused_in_silence(
 ) -> None:
     data = bundle.read_bytes()
     assert data.count(b'"class_names"') == 1
-    bundle.write_bytes(data.replace(b'"class_names"', b'"class\xff\xffnam"'))
+    bundle.write_bytes(data.replace(b'"class_names"', b'"class\xff\xffname"'))
     assert refusal(bundle).startswith(f"{bundle}: onnxruntime cannot open it: 'utf-8' codec")
     assert capfd.readouterr().out == ""
 

@@ -14,7 +14,7 @@ from serve.command import CommandParser, LockstepError, one_line, run_command
 SOURCE_ROOT = Path(serve.__file__).parents[1]
 
 
-class FailedProof(LockstepError):
+class ProofError(LockstepError):
     exit_code = 1
 
 
@@ -63,7 +63,7 @@ def test_the_exit_code_is_the_commands(
         (LockstepError("expected a, got b"), 2, "error: expected a, got b\n"),
         (LockstepError("two\n  lines\r\n"), 2, "error: two lines\n"),
         (LockstepError(), 2, "error: LockstepError\n"),
-        (FailedProof("1 of 3 differ"), 1, "error: 1 of 3 differ\n"),
+        (ProofError("1 of 3 differ"), 1, "error: 1 of 3 differ\n"),
         (FileNotFoundError(2, "No such file or directory", "a b"), 2,
          "error: a b: No such file or directory\n"),
         (OSError(28, "No space left on device"), 2, "error: No space left on device\n"),
@@ -84,7 +84,7 @@ def test_an_error_is_one_line(
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(LockstepError("bad"), 2), (FailedProof("bad"), 1), (OSError("bad"), 2)]
+    ("error", "code"), [(LockstepError("bad"), 2), (ProofError("bad"), 1), (OSError("bad"), 2)]
 )
 def test_debug_shows_the_traceback_and_keeps_the_exit_code(
     monkeypatch: pytest.MonkeyPatch,

@@ -78,10 +78,10 @@ def _file(place: str) -> Path:
 
 def _load(path: Path) -> dict[str, NDArray[np.generic]]:
     try:
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            raise SourceError(f"npz:{path}: expected an archive of arrays, got a single array")
-        with archive:
+        with open(path, "rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise SourceError(f"npz:{path}: expected an archive of arrays, got a single array")
             return {name: np.asarray(archive[name]) for name in archive.files}
     except _DAMAGED as error:
         raise SourceError(f"npz:{path}: expected arrays without pickled objects: {error}") from None

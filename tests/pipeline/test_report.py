@@ -1,0 +1,116 @@
+"""The report, opened in a real browser."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from pipeline.report import plots
+from pipeline.report.page import most_confused
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        if os.environ.get("CI"):
+            pytest.fail("chromium is not installed")
+        pytest.skip("chromium is not installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    page = browser.new_page()
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def problems(page: Page) -> list[str]:
+    """Everything the browser complains of, and every request that leaves the page."""
+    found: list[str] = []
+    page.on("console", lambda message: found.append(message.text))
+    page.on("pageerror", lambda error: found.append(str(error)))
+    page.on(
+        "request",
+        lambda request: (
+            None if request.url.startswith(("file:", "data:")) else found.append(request.url)
+        ),
+    )
+    return found
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_complete(
+    trained_run: Path, page: Page, problems: list[str], scheme: str
+) -> None:
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page.goto((trained_run / "report.html").as_uri())
+    assert page.locator("h1").inner_text().startswith("digits")
+    assert page.get_by_text("proof passed").is_visible()
+    drawn = page.locator("svg.plot")
+    assert drawn.count() == 3
+    for index in range(3):
+        plot = drawn.nth(index)
+        box = plot.bounding_box()
+        assert box is not None
+        assert box["width"] > 200
+        assert box["height"] > 100
+        assert plot.locator("path").count() > 10
+    # Both curves run over the whole plot, not just a dot of them.
+    line = page.locator("svg.plot #line2d_1 path, svg.plot [id^=line2d] path")
+    assert line.count() > 5
+    assert page.locator("table.matrix td").count() == 100
+    total = sum(int(text) for text in page.locator("table.matrix td").all_inner_texts())
+    assert total == 359
+    for name in ("saved_model", "document", "onnx", "batch"):
+        assert page.locator("td", has_text=name).first.is_visible()
+    pictures = page.locator("figure img")
+    assert pictures.count() > 0
+    assert pictures.first.evaluate("image => image.naturalWidth") == 8
+    assert page.get_by_text("python -m serve.batch").is_visible()
+    assert problems == []
+
+
+def test_the_page_fits_a_telephone(trained_run: Path, page: Page) -> None:
+    page.set_viewport_size({"width": 380, "height": 800})
+    page.goto((trained_run / "report.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 380
+
+
+def test_names_from_outside_are_escaped(run_copy: Path, page: Page, problems: list[str]) -> None:
+    """A class may be called anything that a folder may be called."""
+    from export.run_directory import RunDirectory
+    from pipeline.recipe import load_recipe, resolve
+    from pipeline.report.page import write_report
+
+    evil = "<script>document.title='owned'</script>"
+    for name in ("metrics.json", "data/manifest.json"):
+        path = run_copy / name
+        path.write_text(path.read_text().replace('"7"', f'"{evil}"'))
+    write_report(resolve(load_recipe("digits"), {}), RunDirectory(run_copy))
+    page.goto((run_copy / "report.html").as_uri())
+    assert page.title() != "owned"
+    assert page.locator("th", has_text=evil).count() > 0
+    assert problems == []
+
+
+def test_many_classes_become_a_picture() -> None:
+    svg = plots.confusion_image(np.eye(200, dtype=int).tolist())
+    assert svg.startswith('<svg role="img" aria-label="Confusion matrix"')
+    assert len(svg) < 200_000
+
+
+def test_most_confused() -> None:
+    matrix = [[5, 2, 0], [0, 5, 7], [1, 0, 5]]
+    assert most_confused(matrix, ["a", "b", "c"], 2) == [("b", "c", 7), ("a", "b", 2)]
+    assert most_confused([[3, 0], [0, 3]], ["a", "b"], 5) == []

@@ -1,0 +1,219 @@
+"""The main job as a user calls it: `python -m pipeline.run`."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from PIL import Image
+
+from export.prepared_data import PreparedData
+from pipeline.recipe import load_recipe, resolve
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ("prepare", "train", "evaluate", "export", "verify", "report")
+QUICK = ("--train.epochs", "2", "--model.filters", "[8,8]", "--model.convolutions", "1")
+
+
+def run(
+    *arguments: str | Path, folder: Path, module: str = "pipeline.run"
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+    )
+
+
+def stages_run(output: str) -> list[str]:
+    """The stages that did work, by their opening line."""
+    return [stage for stage in STAGES if f"{stage:<9}  ..." in output]
+
+
+def photos(folder: Path, count: int = 12) -> Path:
+    """Three classes of coloured JPEGs of different sizes."""
+    generator = np.random.default_rng(0)
+    for name, colour in (("red", 0), ("green", 1), ("blue", 2)):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = generator.integers(0, 90, (40 + number, 50, 3)).astype(np.uint8)
+            pixels[..., colour] += 150
+            Image.fromarray(pixels).save(folder / name / f"{number}.jpg")
+    return folder
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], *expected: str) -> None:
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    for text in expected:
+        assert text in lines[0]
+
+
+def test_the_run_directory_keeps_its_contract(trained_run: Path) -> None:
+    names = {path.name for path in trained_run.iterdir()}
+    assert names >= {
+        "config.yaml",
+        "data",
+        "checkpoints",
+        "history.csv",
+        "logs",
+        "model.keras",
+        "metrics.json",
+        "saved_model",
+        "model.onnx",
+        "parity.json",
+        "report.html",
+    }
+    assert not [name for name in names if "partial" in name]
+    resolve(load_recipe(str(trained_run / "config.yaml")), {})
+    metrics = json.loads((trained_run / "metrics.json").read_bytes())
+    assert set(metrics) >= {
+        "accuracy",
+        "accuracy_interval",
+        "precision_macro",
+        "recall_macro",
+        "f1_macro",
+        "precision_weighted",
+        "recall_weighted",
+        "f1_weighted",
+        "per_class",
+        "confusion_matrix",
+        "class_names",
+        "loss",
+        "examples",
+    }
+    assert metrics["examples"] == 359
+    assert json.loads((trained_run / "parity.json").read_bytes())["passed"] is True
+
+
+def test_the_same_command_skips_and_a_changed_option_reruns(run_copy: Path) -> None:
+    same = run("--run-dir", run_copy, "--train.epochs", "3", folder=run_copy.parent)
+    assert same.returncode == 0, same.stderr
+    assert stages_run(same.stdout) == []
+    before = (run_copy / "data" / "manifest.json").stat().st_mtime_ns
+    other = run("--run-dir", run_copy, "--train.epochs", "2", folder=run_copy.parent)
+    assert other.returncode == 0, other.stderr
+    assert stages_run(other.stdout) == ["train", "evaluate", "export", "verify", "report"]
+    assert "changed since the last run: train.epochs 3 -> 2" in other.stdout
+    assert (run_copy / "data" / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_photos_from_a_folder_to_predictions(tmp_path: Path) -> None:
+    """The default run name, a batch prediction on the originals, and their agreement."""
+    folder = photos(tmp_path / "photos")
+    (folder / "notes.txt").write_text("not an image")
+    done = run(
+        "--data", "folder:photos", "--prepare.image_size", "[24,32]", *QUICK, folder=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    run_dir = tmp_path / "runs" / "photos"
+    manifest = PreparedData.open(run_dir / "data").manifest
+    assert manifest.class_names == ["blue", "green", "red"]
+    assert manifest.ignored == ["notes.txt"]
+    assert manifest.image_spec().shape == (24, 32, 3)
+
+    batch = run(
+        run_dir / "model.onnx",
+        "photos",
+        "--output",
+        "out.csv",
+        folder=tmp_path,
+        module="serve.batch",
+    )
+    assert batch.returncode == 0, batch.stderr
+    with open(tmp_path / "out.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 36
+    assert all(row["label"] in manifest.class_names and not row["error"] for row in rows)
+
+
+def test_arrays_from_an_npz(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (40, 10, 10)).astype(np.uint8)
+    np.savez(tmp_path / "set.npz", images=images, labels=np.arange(40) % 2)
+    done = run("--data", f"npz:{tmp_path}/set.npz", *QUICK, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "set" / "model.onnx").is_file()
+
+
+def test_a_failed_proof_fails_the_run_but_shows_the_report(run_copy: Path) -> None:
+    """The exported file is altered between the stages, as a broken export would alter it."""
+    from export.run_directory import RunDirectory
+    from export.verify import ParityError
+    from pipeline import run as pipeline_run
+
+    directory = RunDirectory(run_copy)
+
+    def broken(config: object, run: RunDirectory) -> str:
+        from pipeline.export_stage import export
+
+        summary = export(config, run)  # type: ignore[arg-type]
+        model = onnx.load(run.unverified_bundle)
+        kernel = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+        values = numpy_helper.to_array(kernel) * np.float32(1.5)
+        kernel.CopyFrom(numpy_helper.from_array(values, kernel.name))
+        onnx.save(model, run.unverified_bundle)
+        return summary
+
+    stage = pipeline_run.EXPORT
+    with pytest.MonkeyPatch.context() as patch:
+        altered = type(stage)(stage.name, stage.reads, stage.after, stage.outputs, broken, 99)
+        patch.setattr(pipeline_run, "EXPORT", altered)
+        with pytest.raises(ParityError, match=r"the proof failed \(onnx: max difference"):
+            pipeline_run.main(["--run-dir", str(run_copy), "--train.epochs", "3"])
+    assert not directory.bundle.exists()
+    assert not json.loads(directory.parity.read_bytes())["passed"]
+    assert "proof failed" in directory.report.read_text()
+    assert pipeline_run.main(["--run-dir", str(run_copy), "--train.epochs", "3"]) == 0
+    assert directory.bundle.exists()
+    assert "proof passed" in directory.report.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--train.epoch", "3"], ["unknown option --train.epoch", "--train.epochs"]),
+        (["--train.epochs", "many"], ["train.epochs", "integer", "'many'"]),
+        (["--data", "folder:nowhere"], ["folder:nowhere: no such folder"]),
+        (["--data", "pictures"], ["expected one of digits, fashion-mnist, folder:PATH"]),
+        (["--recipe", "none.yaml"], ["no recipe 'none.yaml'"]),
+        (["--model.filters", "[8,8,8,8]"], ["no pixel left after stage 4"]),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_no_bundle(
+    arguments: list[str], expected: list[str], tmp_path: Path
+) -> None:
+    done = run(*arguments, "--run-dir", "run", folder=tmp_path)
+    assert_one_line(done, *expected)
+    assert not (tmp_path / "run" / "model.onnx").exists()
+
+
+def test_a_run_directory_of_other_data_is_not_overwritten(run_copy: Path) -> None:
+    photos(run_copy.parent / "photos")
+    done = run("--data", "folder:photos", "--run-dir", run_copy, folder=run_copy.parent)
+    assert_one_line(done, "holds a run on digits, expected one on folder:photos", "--run-dir")
+    assert (run_copy / "model.onnx").is_file()
+
+
+def test_a_directory_with_other_files_is_not_written_to(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").touch()
+    done = run("--run-dir", "thesis", folder=tmp_path)
+    assert_one_line(done, "found other files", "--run-dir")
+    assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.txt"]
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = run("--debug", "--data", "folder:nowhere", folder=tmp_path)
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
