@@ -68,7 +68,7 @@ class BundleDocument:
             raise BundleError("the bundle's document has no field 'format'")
         if document["format"] != FORMAT:
             raise BundleError(
-                f"expected a bundle of format {FORMAT}, got {document['format']!r}; "
+                f"expected a bundle of format {FORMAT}, got {document['format']!r:.80}; "
                 "use the Lockstep release that wrote it, or export the model again"
             )
         names = {field.name for field in dataclasses.fields(cls)}

@@ -32,10 +32,11 @@ class Classifier:
             self._session = onnxruntime.InferenceSession(
                 str(self.path), options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
+            metadata = self._session.get_modelmeta().custom_metadata_map
         except _runtime_errors() as error:
             first = str(error).splitlines()[0]
             raise BundleError(f"{self.path}: onnxruntime cannot open it: {first}") from None
-        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        text = metadata.get(METADATA_KEY)
         if text is None:
             raise BundleError(
                 f"{self.path}: no bundle: its metadata has no entry {METADATA_KEY!r}; "

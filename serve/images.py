@@ -128,7 +128,9 @@ class ImageSpec:
         names = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(document, Mapping) or set(document) != names:
             found = sorted(document) if isinstance(document, Mapping) else document
-            raise LockstepError(f"image spec: expected the fields {sorted(names)}, got {found!r}")
+            raise LockstepError(
+                f"image spec: expected the fields {sorted(names)}, got {found!r:.200}"
+            )
         return cls(**document)
 
 

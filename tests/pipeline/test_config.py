@@ -412,10 +412,16 @@ def test_every_sentence_ends_with_a_full_stop():
         ("augment.horizontal_flip", "BOOL Mirror left and right"),
         ("train.schedule.name", "NAME one of cosine, constant (default: cosine)"),
         ("train.optimizer.name", f"NAME one of {OPTIMIZERS} (default: momentum)"),
-        ("train.optimizer.rho", "FLOAT Decay of the mean of squared gradients. (rmsprop; default: 0.9)"),
-        ("train.optimizer.momentum", "FLOAT Decay of the velocity. (default: 0.9 for momentum, 0.0 for rmsprop)"),
+        (
+            "train.optimizer.rho",
+            "FLOAT Decay of the mean of squared gradients. (rmsprop; default: 0.9)",
+        ),
+        (
+            "train.optimizer.momentum",
+            "FLOAT Decay of the velocity. (default: 0.9 for momentum, 0.0 for rmsprop)",
+        ),
     ],
-)  # fmt: skip
+)
 def test_entries_of_the_help(help_entries, key, entry):
     assert help_entries[key].startswith(entry)
 

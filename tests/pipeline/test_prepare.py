@@ -59,8 +59,8 @@ def test_the_manifest_describes_the_arrays(digits):
         143,
         359,
     ]
-    everything = sorted(sum(manifest.splits.values(), []))
-    assert everything == list(range(1797))
+    everything = np.concatenate([digits.indices(name) for name in manifest.splits])
+    assert sorted(everything.tolist()) == list(range(1797))
 
 
 def test_the_counts_are_those_of_the_labels(digits):
@@ -140,21 +140,21 @@ def test_splits_of_the_source_are_kept(make_photos, tmp_path):
 
 def test_a_class_that_only_the_test_folder_has_is_named(make_photos, tmp_path):
     root = make_photos({"train/cat": 4, "train/dog": 4, "test/emu": 2})
-    with pytest.raises(SplitError, match="^class 'emu' has too few images: 2"):
+    with pytest.raises(SplitError, match=r"^class 'emu' has too few images: 2"):
         prepared(tmp_path / "run", f"folder:{root}")
     assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_a_class_of_one_image_is_named(make_photos, tmp_path):
     root = make_photos({"cat": 4, "dog": 1})
-    with pytest.raises(SplitError, match="^class 'dog' has too few images: 1"):
+    with pytest.raises(SplitError, match=r"^class 'dog' has too few images: 1"):
         prepared(tmp_path / "run", f"folder:{root}")
 
 
 def test_a_training_folder_without_images_is_an_error_of_one_line(make_photos, tmp_path):
     root = make_photos({"train": 0, "test/cat": 4, "test/dog": 4})
     (root / "train").mkdir()
-    with pytest.raises(SplitError, match="^class 'cat' has too few images: 4"):
+    with pytest.raises(SplitError, match=r"^class 'cat' has too few images: 4"):
         prepared(tmp_path / "run", f"folder:{root}")
 
 
@@ -203,6 +203,17 @@ def one_label_changed() -> np.ndarray:
 )
 def test_the_fingerprint_changes_with_whatever_training_sees(tmp_path, change):
     assert npz_fingerprint(tmp_path, **change) != npz_fingerprint(tmp_path)
+
+
+def test_the_fingerprint_changes_with_a_label_even_where_the_splits_stay(tmp_path):
+    def of(labels: np.ndarray) -> str:
+        parts = {"train": slice(0, 20), "val": slice(20, 24), "test": slice(24, 30)}
+        arrays = {f"x_{name}": IMAGES[part] for name, part in parts.items()}
+        arrays |= {f"y_{name}": labels[part] for name, part in parts.items()}
+        np.savez(tmp_path / "set.npz", **arrays)
+        return prepared(tmp_path / "run", f"npz:{tmp_path / 'set.npz'}").manifest.fingerprint
+
+    assert of(LABELS) != of(one_label_changed())
 
 
 def test_preparing_again_gives_the_same_files(digits, tmp_path):
@@ -348,15 +359,15 @@ BAD = {
 
 @pytest.fixture
 def damaged_photos(make_photos):
-    """13 good images and 7 bad ones."""
+    """13 good images and 7 bad ones, which lie between the good ones of both classes."""
     root = make_photos({"cat": 7, "dog": 6})
     for name, (content, _) in BAD.items():
-        (root / "dog" / name).write_bytes(content)
+        (root / "cat" / name).write_bytes(content)
     return root
 
 
 def assert_rejected(found: list[tuple[str, str]]) -> None:
-    assert [name for name, _ in found] == [f"dog/{name}" for name in BAD]
+    assert [name for name, _ in found] == [f"cat/{name}" for name in BAD]
     for (name, reason), (_, start) in zip(found, BAD.values(), strict=True):
         assert reason.startswith(start), name
 
@@ -382,7 +393,7 @@ def test_above_the_allowed_share_prepare_stops_and_lists_all(damaged_photos, tmp
         prepared(run.path, f"folder:{damaged_photos}", prepare__max_rejected_share=0.34)
     assert str(caught.value) == (
         f"folder:{damaged_photos}: 7 of 20 images cannot be read, expected at most 34.0%; "
-        f"first: dog/animated.gif: {BAD['animated.gif'][1]}; save the frame that counts as a file "
+        f"first: cat/animated.gif: {BAD['animated.gif'][1]}; save the frame that counts as a file "
         f"of its own; all are listed in {run.rejected}: mend or remove them, or raise "
         "--prepare.max_rejected_share"
     )
@@ -398,7 +409,7 @@ def test_after_mending_prepare_works_and_the_list_is_gone(damaged_photos, tmp_pa
     with pytest.raises(SourceError):
         prepared(run.path, f"folder:{damaged_photos}")
     for name in BAD:
-        (damaged_photos / "dog" / name).unlink()
+        (damaged_photos / "cat" / name).unlink()
     data = prepared(run.path, f"folder:{damaged_photos}")
     assert len(data.images) == 13
     assert list(run.path.iterdir()) == [run.data]
@@ -418,7 +429,7 @@ def test_a_set_of_nothing_but_damaged_images(make_photos, tmp_path):
     root = make_photos({"cat": 3, "dog": 3})
     for path in root.rglob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(SourceError, match="6 of 6 images cannot be read, expected at most 99.0%"):
+    with pytest.raises(SourceError, match=r"6 of 6 images .* at most 99\.0%"):
         prepared(tmp_path / "run", f"folder:{root}", prepare__max_rejected_share=0.99)
 
 
@@ -433,7 +444,7 @@ def test_names_beyond_ascii_are_recorded(make_photos, tmp_path):
     root = make_photos({"Kätzchen": 6, "犬": 6})
     (root / "犬" / "été.png").write_bytes(b"")
     run = RunDirectory(tmp_path / "run")
-    with pytest.raises(SourceError, match="first: 犬/été.png: empty"):
+    with pytest.raises(SourceError, match=r"first: 犬/été\.png: empty"):
         prepared(run.path, f"folder:{root}")
     assert "犬/été.png,empty: 0 bytes\n" in run.rejected.read_text("utf-8")
     data = prepared(run.path, f"folder:{root}", prepare__max_rejected_share=0.5)

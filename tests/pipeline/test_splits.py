@@ -115,16 +115,16 @@ def test_the_class_with_too_few_images_is_named(count):
 
 
 def test_a_class_without_any_image_is_named():
-    with pytest.raises(SplitError, match="^class 'cedar' has too few images: 0"):
+    with pytest.raises(SplitError, match=r"^class 'cedar' has too few images: 0"):
         split([0] * 9 + [1] * 9)
 
 
 def test_a_class_that_only_the_test_split_has_is_named():
     given = ["train"] * 18 + ["test"] * 4
-    with pytest.raises(SplitError, match="^class 'cedar' has too few images: 4, and none is left"):
+    with pytest.raises(SplitError, match=r"^class 'cedar' has too few images: 4, and none is left"):
         split([0] * 9 + [1] * 9 + [2] * 4, given)
 
 
 def test_a_training_split_without_images_is_an_error_and_no_crash():
-    with pytest.raises(SplitError, match="^class 'apple' has too few images: 2, and none is left"):
+    with pytest.raises(SplitError, match=r"^class 'apple' has too few images: 2, and none is left"):
         split([0, 1, 2] * 2, ["test"] * 6)

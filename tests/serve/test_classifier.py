@@ -136,12 +136,25 @@ def test_a_truncated_bundle_is_refused(
     assert capfd.readouterr().out == ""
 
 
-def test_metadata_that_is_no_text_is_refused_in_silence(
+def replace_once(bundle: Path, old: bytes) -> None:
+    """Put bytes that are no UTF-8 in the place of `old`."""
+    data = bundle.read_bytes()
+    assert data.count(old) == 1
+    bundle.write_bytes(data.replace(old, b"\xff" * len(old)))
+
+
+def test_metadata_that_is_no_text_is_refused(bundle: Path) -> None:
+    replace_once(bundle, b'"class_names"')
+    assert refusal(bundle).startswith(f"{bundle}: onnxruntime cannot open it: 'utf-8' codec")
+
+
+def test_an_operator_whose_name_is_no_text_is_refused_in_silence(
     bundle: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    data = bundle.read_bytes()
-    assert data.count(b'"class_names"') == 1
-    bundle.write_bytes(data.replace(b'"class_names"', b'"class\xff\xffname"'))
+    model = onnx.load(bundle)
+    model.graph.node[0].op_type = "NoSuchOperator"
+    onnx.save(model, bundle)
+    replace_once(bundle, b"NoSuchOperator")
     assert refusal(bundle).startswith(f"{bundle}: onnxruntime cannot open it: 'utf-8' codec")
     assert capfd.readouterr().out == ""
 

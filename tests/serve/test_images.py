@@ -602,13 +602,19 @@ def damaged(data: bytes, others: list[bytes], dice: random.Random) -> bytes:
     return bytes(broken)
 
 
-@pytest.mark.parametrize("seed", range(3))
+def test_a_png_with_a_chunk_of_no_name_is_refused() -> None:
+    promise = raw_png(30, 30, 8, 0, None)  # its data ends too early, so the next chunk is looked at
+    broken = promise + png_chunk(b"\x9f\xe1s\x10", b"?")
+    assert reason_for(broken).startswith("corrupt image: broken PNG file")
+
+
+@pytest.mark.parametrize("seed", range(4))
 def test_damaged_files_give_pixels_or_an_image_error(seed: int) -> None:
     dice = random.Random(seed)
     files = healthy_files()
     spec = ImageSpec(8, 8, 3, max_pixels=1_000_000)
     read = refused = 0
-    for turn in range(600):
+    for turn in range(1000):
         data = damaged(files[turn % len(files)], files, dice)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # Pillow's opinion of damaged EXIF
