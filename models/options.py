@@ -21,7 +21,7 @@ class Options(BaseModel):
     """A frozen group of options: no unknown key, no silent conversion, docstrings as help texts."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
 

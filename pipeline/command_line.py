@@ -76,7 +76,10 @@ def _recipe_of(data: str) -> str | None:
 
 def _run_name(data: str) -> str:
     kind, _, place = data.partition(":")
-    words = Path(place).expanduser().resolve().stem if kind in ("folder", "npz") else place
+    words = place
+    if kind in ("folder", "npz"):
+        path = Path(place).expanduser().resolve()
+        words = path.stem if kind == "npz" else path.name
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in words or kind)
 
 

@@ -23,7 +23,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if temporary.is_dir():
             remove(path)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # "No space left on device" alone helps nobody
         remove(temporary)
         raise
 

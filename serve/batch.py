@@ -29,6 +29,7 @@ from tqdm import tqdm
 from serve.atomic import atomic_path
 from serve.classifier import Classifier
 from serve.command import CommandParser, LockstepError, run_command
+from serve.image_files import find_image_files
 from serve.images import EXTENSIONS, ImageError, ImageSpec, read_image
 
 
@@ -95,10 +96,9 @@ def find_images(inputs: Sequence[str]) -> tuple[list[str], int]:
     for name in inputs:
         path = Path(name)
         if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file())
-            images = [str(file) for file in files if file.suffix.lower() in EXTENSIONS]
-            ignored += len(files) - len(images)
-            paths += images
+            images, others = find_image_files(path)
+            ignored += len(others)
+            paths += map(str, images)
         elif path.exists():
             paths.append(name)
         else:

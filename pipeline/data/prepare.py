@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -73,7 +74,7 @@ def prepare(config: Config, run: RunDirectory) -> str:
             },
             mean=mean,
             std=std,
-            fingerprint=_fingerprint(read.digests, labels, source.class_names, splits),
+            fingerprint=_fingerprint(spec, read.digests, labels, source.class_names, splits),
             rejected=read.rejected,
             ignored=list(source.ignored),
             duplicates=find_duplicates(read.digests, read.names, splits),
@@ -190,12 +191,13 @@ def _count_classes(labels: NDArray[np.int64], class_names: Sequence[str]) -> dic
 
 
 def _fingerprint(
+    spec: ImageSpec,
     digests: Iterable[bytes],
     labels: NDArray[np.int64],
     class_names: Sequence[str],
     splits: dict[Split, NDArray[np.int64]],
 ) -> str:
-    digest = hashlib.sha256("\0".join(class_names).encode())
+    digest = hashlib.sha256(json.dumps([spec.to_json(), list(class_names)]).encode())
     for part in digests:
         digest.update(part)
     digest.update(labels.tobytes())

@@ -72,9 +72,9 @@ def train(config: Config, run: RunDirectory) -> str:
     last = history.rows[-1]
     if not math.isfinite(last["loss"]):
         raise ConfigError(
-            f"training stopped in epoch {last['epoch']}, step {last['step']}: the loss is no longer "
-            f"a finite number, at a learning rate of {last['learning_rate']:.3g}; lower "
-            "--train.optimizer.learning_rate"
+            f"training stopped in epoch {last['epoch']}, step {last['step']}: the loss is no "
+            f"longer a finite number, at a learning rate of {last['learning_rate']:.3g}; "
+            "lower --train.optimizer.learning_rate"
         )
     with atomic_path(run.model) as temporary:
         shutil.copyfile(best, temporary)

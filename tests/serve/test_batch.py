@@ -376,7 +376,7 @@ def test_folders_are_walked_at_any_depth_and_sorted(batch: Run, tmp_path: Path) 
         *(str(tmp_path / "photos" / name) for name in inside),
         alone,
     ]
-    assert err == "7 labelled, 0 unreadable, 4 other files in folders passed over\n"
+    assert err == "7 labelled, 0 unreadable, 5 other files in folders passed over\n"
 
 
 def test_find_images_counts_what_it_passes_over(tmp_path: Path) -> None:
@@ -565,7 +565,7 @@ def test_output_that_fails_half_way_is_absent(
     limited = ["sh", "-c", 'ulimit -f 1 && exec "$@"', "sh", *call, "--output", str(output)]
     done = run_process(limited)
     assert done.returncode == 2
-    assert done.stderr == b"error: File too large\n"
+    assert done.stderr == f"error: {output}: File too large\n".encode()
     left = {path.name: path.read_text() for path in output.parent.iterdir()}
     assert left == ({} if before is None else {name: before})
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from export.prepared_data import Split
 from pipeline.data.sources import Example, Source, SourceError
+from serve.image_files import find_image_files
 from serve.images import EXTENSIONS
 
 SPLIT_FOLDERS: dict[str, Split] = {
@@ -64,7 +65,6 @@ def _root(place: str) -> Path:
 def _find_files(root: Path) -> tuple[list[_File], list[str]]:
     """The image files, in sorted order, and the names of all others; hidden ones are others."""
     files: list[_File] = []
-    ignored: list[str] = []
     folders = [
         path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")
     ]
@@ -72,18 +72,17 @@ def _find_files(root: Path) -> tuple[list[_File], list[str]]:
         path.name in SPLIT_FOLDERS for path in folders
     )
     depth = 2 if has_splits else 1
-    for path in sorted(root.rglob("*")):
-        if not path.is_file():
-            continue
-        parts = path.relative_to(root).parts
+    images, others = find_image_files(root)
+    for path in images + others:
         _check_name(path)
-        hidden = any(part.startswith(".") for part in parts)
-        if hidden or len(parts) <= depth or path.suffix.lower() not in EXTENSIONS:
-            ignored.append(str(path.relative_to(root)))
+    for path in images:
+        parts = path.relative_to(root).parts
+        if len(parts) <= depth:  # beside the class folders
+            others.append(path)
             continue
         split = SPLIT_FOLDERS[parts[0]] if has_splits else None
         files.append(_File(path, parts[depth - 1], split))
-    return files, ignored
+    return files, [str(path.relative_to(root)) for path in sorted(others)]
 
 
 def _check_name(path: Path) -> None:

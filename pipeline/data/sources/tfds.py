@@ -44,19 +44,27 @@ def open_source(place: str) -> Source:
         ) from error
     image_key, label_key = _features(place, builder.info.features, tfds.features)
     image_shape = builder.info.features[image_key].shape
-    splits = {name: SPLITS[name] for name in builder.info.splits if name in SPLITS}
+
+    def rows(name: str) -> Iterator[dict[str, Any]]:
+        dataset = builder.as_dataset(
+            split=name,
+            decoders={image_key: tfds.decode.SkipDecoding()},
+            shuffle_files=False,
+            read_config=tfds.ReadConfig(try_autocache=False),
+        )
+        yield from dataset.as_numpy_iterator()
+
+    splits = {
+        name: SPLITS[name]
+        for name in builder.info.splits
+        if name in SPLITS and next(rows(name))[label_key] >= 0  # -1: an unlabelled test split
+    }
     if "train" not in splits:
         raise SourceError(f"tfds:{place}: has no split 'train', only {list(builder.info.splits)}")
 
     def examples() -> Iterator[Example]:
         for name, split in splits.items():
-            dataset = builder.as_dataset(
-                split=name,
-                decoders={image_key: tfds.decode.SkipDecoding()},
-                shuffle_files=False,
-                read_config=tfds.ReadConfig(try_autocache=False),
-            )
-            for index, row in enumerate(dataset.as_numpy_iterator()):
+            for index, row in enumerate(rows(name)):
                 yield Example(f"{name}/{index:06}", int(row[label_key]), row[image_key], split)
 
     height, width, channels = image_shape
@@ -66,7 +74,7 @@ def open_source(place: str) -> Source:
         examples=examples,
         image_size=(height, width) if height and width else None,
         channels=1 if channels == 1 else 3,
-        ignored=tuple(f"split {name}" for name in builder.info.splits if name not in SPLITS),
+        ignored=tuple(f"split {name}" for name in builder.info.splits if name not in splits),
     )
 
 
