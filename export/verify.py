@@ -25,13 +25,21 @@ from tqdm import tqdm
 import serve
 from export.parity import BATCH_SIZES, TOLERANCE, Comparison, compare
 from export.prepared_data import MAX_PROOF_EXAMPLES, Manifest, PreparedData, evenly_spaced
+from export.quiet_tensorflow import import_tensorflow
 from export.run_directory import RunDirectory
 from serve.atomic import write_text
-from serve.bundle import BundleDocument, BundleError
+from serve.bundle import BundleError
 from serve.classifier import Classifier
 from serve.command import CommandParser, LockstepError, run_command
 
+Answer = Callable[[int], NDArray[np.float32]]
+"""From a batch size to the probabilities `[examples, classes]` of one path."""
+
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+class PathError(LockstepError):
+    """A path that gives no complete answer."""
 
 
 class ParityError(LockstepError):
@@ -77,30 +85,28 @@ def prove(run: RunDirectory, bundle: Path, *, max_examples: int = MAX_PROOF_EXAM
     Args:
         bundle: the ONNX file to prove.
         max_examples: test examples at most, evenly spaced over the split.
+
+    Raises:
+        LockstepError: the run is not complete, so that nothing can be proven or refuted.
     """
     # TensorFlow takes seconds to import: not needed for --help or for a missing file.
+    import_tensorflow()
     from export.saved_model import SavedModel
-    from export.serving_function import load_model, reference_probabilities
+    from export.serving_function import ExportError, load_model, reference_probabilities
 
     data = PreparedData.open(run.data)
     manifest = data.manifest
     files = {file.index: data.proof_path(file) for file in manifest.proof_files}
+    missing = [path for path in files.values() if not path.is_file()]
+    if missing:
+        raise LockstepError(
+            f"{len(missing)} of the {len(files)} test files are gone, first {missing[0]}; the "
+            "proof needs them: put them back, or run python -m pipeline.run again"
+        )
     indices = evenly_spaced(np.asarray(sorted(files), np.int64), max_examples)
-    labels = data.labels[indices]
     reference = reference_probabilities(load_model(run.model), data.images, indices)
 
-    checks: dict[str, dict[str, Any]] = {}
-    steps = tqdm(total=3 * len(BATCH_SIZES), desc="verify", unit=" passes", disable=None)
-
-    def check(name: str, answer: Callable[[int], NDArray[np.float32]]) -> None:
-        answers = {}
-        for size in BATCH_SIZES:
-            answers[size] = answer(size)
-            steps.update()
-        comparison = compare(reference, answers, labels, manifest.class_names)
-        checks[name] = _entry(comparison, indices)
-
-    def batched(predict: Predict) -> Callable[[int], NDArray[np.float32]]:
+    def in_batches(predict: Predict) -> Answer:
         return lambda size: np.concatenate(
             [
                 predict(data.images[indices[start : start + size]])
@@ -108,24 +114,31 @@ def prove(run: RunDirectory, bundle: Path, *, max_examples: int = MAX_PROOF_EXAM
             ]
         )
 
-    check("saved_model", batched(SavedModel(run.saved_model).predict))
-    try:
-        classifier = Classifier(bundle)
-        checks["document"] = _check_document(classifier.document, manifest)
-        check("onnx", batched(classifier.predict))
+    def batch_command(size: int) -> NDArray[np.float32]:
         paths = [files[int(index)] for index in indices]
-        check("batch", lambda size: _run_batch(bundle, paths, manifest.class_names, size))
-    except (BundleError, _BatchFailedError) as error:
-        checks.setdefault("onnx", {"passed": False, "reason": str(error)})
-        checks.setdefault("batch", {"passed": False, "reason": str(error)})
-    steps.close()
+        return _run_batch(bundle, paths, manifest.class_names, size)
+
+    opened: dict[str, Callable[[], Answer]] = {
+        "saved_model": lambda: in_batches(SavedModel(run.saved_model).predict),
+        "onnx": lambda: in_batches(Classifier(bundle).predict),
+        "batch": lambda: batch_command,
+    }
+    checks: dict[str, dict[str, Any]] = {}
+    with tqdm(total=len(opened), desc="verify", unit=" paths", disable=None) as progress:
+        for name, open_path in opened.items():
+            try:
+                answer = open_path()
+                answers = {size: answer(size) for size in BATCH_SIZES}
+            except (PathError, BundleError, ExportError) as error:
+                checks[name] = {"passed": False, "reason": str(error)}
+            else:
+                comparison = compare(reference, answers, data.labels[indices], manifest.class_names)
+                checks[name] = _entry(comparison, indices)
+            progress.update()
+    checks["document"] = _check_document(bundle, manifest)
     proof = Proof(len(indices), checks)
     write_text(run.parity, proof.to_json())
     return proof
-
-
-class _BatchFailedError(LockstepError):
-    """The batch command gave no complete answer."""
 
 
 def _entry(comparison: Comparison, indices: NDArray[np.int64]) -> dict[str, Any]:
@@ -134,8 +147,12 @@ def _entry(comparison: Comparison, indices: NDArray[np.int64]) -> dict[str, Any]
     return entry
 
 
-def _check_document(document: BundleDocument, manifest: Manifest) -> dict[str, Any]:
+def _check_document(bundle: Path, manifest: Manifest) -> dict[str, Any]:
     """Whether the bundle says the same of itself as the data that it was trained on."""
+    try:
+        document = Classifier(bundle).document
+    except BundleError as error:
+        return {"passed": False, "reason": str(error)}
     pairs = {
         "class_names": (list(document.class_names), manifest.class_names),
         "image": (document.image, manifest.image_spec()),
@@ -170,18 +187,18 @@ def _run_batch(
             text=True,
         )
         if done.returncode:
-            raise _BatchFailedError(f"the batch command failed: {done.stderr.strip()}")
+            raise PathError(f"the batch command failed: {done.stderr.strip()}")
         with open(output, encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
     unreadable = [row for row in rows if row["error"]]
     if unreadable:
         first = unreadable[0]
-        raise _BatchFailedError(
+        raise PathError(
             f"{len(unreadable)} test files cannot be read; first: {first['path']}: {first['error']}"
         )
     missing = [name for name in class_names if f"p({name})" not in rows[0]]
     if missing:
-        raise _BatchFailedError(f"the batch command knows no class {', '.join(missing)}")
+        raise PathError(f"the batch command knows no class {', '.join(missing)}")
     return np.array([[row[f"p({name})"] for name in class_names] for row in rows], np.float32)
 
 

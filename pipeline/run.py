@@ -7,9 +7,9 @@
 Stages: prepare, train, evaluate, export, verify, report. The same command again continues.
 """
 
-import os
 from typing import Any
 
+from export.quiet_tensorflow import import_tensorflow
 from export.run_directory import RunDirectory
 from export.verify import ParityError
 from pipeline.command_line import parse
@@ -31,24 +31,28 @@ def _prepare(config: Config, run: RunDirectory) -> str:
 
 
 def _train(config: Config, run: RunDirectory) -> str:
+    import_tensorflow()
     from pipeline.training.train import train
 
     return train(config, run)
 
 
 def _evaluate(config: Config, run: RunDirectory) -> str:
+    import_tensorflow()
     from pipeline.evaluation.evaluate import evaluate
 
     return evaluate(config, run)
 
 
 def _export(config: Config, run: RunDirectory) -> str:
+    import_tensorflow()
     from pipeline.export_stage import export
 
     return export(config, run)
 
 
 def _verify(config: Config, run: RunDirectory) -> str:
+    import_tensorflow()
     from pipeline.export_stage import verify
 
     return verify(config, run)
@@ -113,7 +117,6 @@ REPORT = Stage(
 
 def main(arguments: list[str] | None = None) -> int:
     """The command. Exit code 1 if the proof fails, after the report has been written."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     invocation = parse(arguments)
     config, run = invocation.config, RunDirectory(invocation.run_dir)
     sources.identity(config.data)  # data that are not there claim no run directory

@@ -8,10 +8,7 @@ A file that cannot be read becomes a row with the reason in the column `error`, 
 are labelled all the same. Rows keep the order of the inputs; a folder is walked in sorted order.
 """
 
-import csv
-import dataclasses
 import io
-import json
 import os
 import sys
 from collections import deque
@@ -31,15 +28,7 @@ from serve.classifier import Classifier
 from serve.command import CommandParser, LockstepError, run_command
 from serve.image_files import find_image_files
 from serve.images import EXTENSIONS, ImageError, ImageSpec, read_image
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """The answer for one input: float32 `[classes]`, or the reason why there is none."""
-
-    path: str
-    probabilities: NDArray[np.float32] | None
-    error: str = ""
+from serve.rows import WRITERS, Prediction
 
 
 def predict_files(
@@ -109,85 +98,6 @@ def find_images(inputs: Sequence[str]) -> tuple[list[str], int]:
             f"{', '.join(sorted(EXTENSIONS))}"
         )
     return paths, ignored
-
-
-class CsvWriter:
-    """Columns `path, label, probability, error`; with `top` > 1 also `label_2, probability_2, …`;
-    with `all_probabilities` also one column `p(CLASS)` for each class."""
-
-    def __init__(
-        self, stream: TextIO, class_names: Sequence[str], *, top: int, all_probabilities: bool
-    ) -> None:
-        self._rows = csv.writer(stream, lineterminator="\n")
-        self._class_names = class_names
-        self._top = top
-        self._all = all_probabilities
-        header = ["path", "label", "probability", "error"]
-        for rank in range(2, top + 1):
-            header += [f"label_{rank}", f"probability_{rank}"]
-        if all_probabilities:
-            header += [f"p({name})" for name in class_names]
-        self._width = len(header)
-        self._rows.writerow(header)
-
-    def write(self, prediction: Prediction) -> None:
-        if prediction.probabilities is None:
-            row = [prediction.path, "", "", prediction.error]
-            self._rows.writerow(row + [""] * (self._width - len(row)))
-            return
-        best = top_labels(prediction.probabilities, self._class_names, self._top)
-        row = [prediction.path, best[0][0], _digits(best[0][1]), ""]
-        for label, probability in best[1:]:
-            row += [label, _digits(probability)]
-        if self._all:
-            row += [_digits(value) for value in prediction.probabilities]
-        self._rows.writerow(row)
-
-
-class JsonLinesWriter:
-    """One object per line: `path`, `predictions` (best first), `error` (null where it went well),
-    and with `all_probabilities` a mapping `probabilities` by class name."""
-
-    def __init__(
-        self, stream: TextIO, class_names: Sequence[str], *, top: int, all_probabilities: bool
-    ) -> None:
-        self._stream = stream
-        self._class_names = class_names
-        self._top = top
-        self._all = all_probabilities
-
-    def write(self, prediction: Prediction) -> None:
-        row: dict[str, object] = {"path": prediction.path, "predictions": [], "error": None}
-        if prediction.probabilities is None:
-            row["error"] = prediction.error
-        else:
-            best = top_labels(prediction.probabilities, self._class_names, self._top)
-            row["predictions"] = [
-                {"label": label, "probability": float(_digits(value))} for label, value in best
-            ]
-            if self._all:
-                values = (float(_digits(value)) for value in prediction.probabilities)
-                row["probabilities"] = dict(zip(self._class_names, values, strict=True))
-        self._stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-WRITERS: dict[str, type[CsvWriter] | type[JsonLinesWriter]] = {
-    "csv": CsvWriter,
-    "jsonl": JsonLinesWriter,
-}
-
-
-def top_labels(
-    probabilities: NDArray[np.float32], class_names: Sequence[str], count: int
-) -> list[tuple[str, np.float32]]:
-    """The `count` likeliest classes of one row `[classes]`, best first; ties keep class order."""
-    order = np.argsort(-probabilities, kind="stable")[:count]
-    return [(class_names[index], probabilities[index]) for index in order]
-
-
-def _digits(value: np.float32) -> str:
-    """The shortest decimal number that reads back as the same float32."""
-    return np.format_float_positional(value, unique=True, trim="0")
 
 
 @contextmanager

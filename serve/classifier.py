@@ -42,7 +42,10 @@ class Classifier:
                 f"{self.path}: no bundle: its metadata has no entry {METADATA_KEY!r}; "
                 "export it with Lockstep"
             )
-        self.document = BundleDocument.from_json(text)
+        try:
+            self.document = BundleDocument.from_json(text)
+        except BundleError as error:
+            raise BundleError(f"{self.path}: {error}") from None
         self._check_signature()
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -53,6 +56,10 @@ class Classifier:
 
         Returns:
             float32 `[batch, classes]`; each row sums to 1.
+
+        Raises:
+            ValueError: other images than the bundle takes.
+            BundleError: the graph fails while it runs.
         """
         expected = self.document.image.shape
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected:
@@ -60,7 +67,11 @@ class Classifier:
                 f"expected uint8 images of shape [batch, {', '.join(map(str, expected))}], "
                 f"got {images.dtype} of shape {list(images.shape)}"
             )
-        (probabilities,) = self._session.run([OUTPUT], {INPUT: images})
+        try:
+            (probabilities,) = self._session.run([OUTPUT], {INPUT: images})
+        except _runtime_errors() as error:
+            first = str(error).splitlines()[0]
+            raise BundleError(f"{self.path}: onnxruntime cannot run it: {first}") from None
         return probabilities  # type: ignore[no-any-return]
 
     def _check_signature(self) -> None:
@@ -76,7 +87,7 @@ class Classifier:
 
 
 def _runtime_errors() -> tuple[type[Exception], ...]:
-    """onnxruntime's exceptions have no common base but Exception; these are those of loading."""
+    """What onnxruntime raises for a bad graph; its exceptions have no base of their own."""
     state = onnxruntime.capi.onnxruntime_pybind11_state
     names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile",
              "NotImplemented", "RuntimeException")  # fmt: skip

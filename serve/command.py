@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the job ran and its result is bad (a failed proof), 2 bad 
 """
 
 import argparse
+import errno
 import os
 import sys
 import traceback
@@ -74,6 +75,8 @@ def one_line(error: BaseException) -> str:
     """The message of `error` without line breaks; an operating-system error with its file."""
     if isinstance(error, OSError) and error.strerror:
         message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        if error.errno == errno.ENOSPC:
+            message += "; free some space, then run the same command again"
     elif isinstance(error, MemoryError):
         message = "out of memory"
     else:

@@ -19,19 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import serve
-from serve.batch import (
-    CsvWriter,
-    JsonLinesWriter,
-    Prediction,
-    find_images,
-    main,
-    predict_files,
-    top_labels,
-)
+from serve.batch import find_images, main, predict_files
 from serve.bundle import METADATA_KEY
 from serve.classifier import Classifier
 from serve.command import LockstepError
 from serve.images import encode_png, read_image
+from serve.rows import CsvWriter, JsonLinesWriter, Prediction, top_labels
 
 SOURCE_ROOT = Path(serve.__file__).parents[1]
 OPTIONS = ("--debug", "--inputs-from", "--output", "--format", "--top", "--probabilities",
@@ -593,7 +586,8 @@ def test_standard_output_that_is_full_is_one_error(
     with open("/dev/full", "w") as full:
         done = command(bundle, *photos * repeat, stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 2
-    assert done.stderr == b"error: No space left on device\n"
+    assert done.stderr.startswith(b"error: No space left on device; free some space")
+    assert done.stderr.count(b"\n") == 1
 
 
 def test_a_pipe_as_output_is_written_to_and_stays_a_pipe(

@@ -173,7 +173,7 @@ def test_an_unfinished_document_is_refused(bundle: Path) -> None:
 
 def test_a_bundle_of_another_format_is_refused(bundle: Path) -> None:
     edit_document(bundle, format=2)
-    assert refusal(bundle).startswith("expected a bundle of format 1, got 2; ")
+    assert refusal(bundle).startswith(f"{bundle}: expected a bundle of format 1, got 2; ")
 
 
 @pytest.mark.parametrize(("field", "value"), [("height", 9), ("width", 7), ("channels", 3)])

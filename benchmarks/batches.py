@@ -1,0 +1,80 @@
+"""Training batches per second, plain and augmented, against what a training step takes.
+
+python benchmarks/batches.py
+"""
+
+import argparse
+import os
+import statistics
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import models
+from models.options import CnnOptions
+from pipeline.config import AugmentOptions
+from pipeline.input.batches import Examples, training_batches
+
+BATCH = 128
+CONTESTANTS = {
+    "plain": AugmentOptions(),
+    "crop": AugmentOptions(crop_padding=2),
+    "flip": AugmentOptions(horizontal_flip=True),
+    "rotation": AugmentOptions(rotation=10.0),
+    "all three": AugmentOptions(crop_padding=2, horizontal_flip=True, rotation=10.0),
+}
+
+
+def read_all(dataset: tf.data.Dataset) -> float:
+    """Images per second over the whole data set, the first batch left out."""
+    iterator = iter(dataset)
+    next(iterator)
+    start, count = time.perf_counter(), 0
+    for images, _ in iterator:
+        count += len(images)
+    return count / (time.perf_counter() - start)
+
+
+def train(examples: Examples) -> float:
+    """Images per second of the Fashion-MNIST recipe's model on one batch, over and over."""
+    options = CnnOptions(convolutions=[1, 1, 2])
+    model = models.build(options, examples.images.shape[1:], 10, mean=[0.3], std=[0.35])
+    model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
+    images, labels = examples.images[:BATCH], np.eye(10)[examples.labels[:BATCH]]
+    model.train_on_batch(images, labels)
+    start = time.perf_counter()
+    for _ in range(20):
+        model.train_on_batch(images, labels)
+    return 20 * BATCH / (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--images", type=int, default=20_000, help="per pass (default: 20000)")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved passes (default: 5)")
+    options = parser.parse_args()
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (options.images, 28, 28, 1), np.uint8)
+    labels = generator.integers(0, 10, options.images)
+    examples = Examples(images, labels, np.arange(options.images), 10)
+    rates: dict[str, list[float]] = {name: [] for name in (*CONTESTANTS, "training")}
+    for _ in range(options.rounds):
+        rates["training"].append(train(examples))
+        for name, augmentation in CONTESTANTS.items():
+            dataset = training_batches(
+                examples, batch_size=BATCH, epochs=1, seed=0, augmentation=augmentation
+            )
+            rates[name].append(read_all(dataset))
+    baseline = statistics.median(rates["training"])
+    print(f"28x28 grey, batches of {BATCH}, medians of {options.rounds} rounds")
+    for name, values in rates.items():
+        median = statistics.median(values)
+        print(f"{name:<10} {median:9.0f} images/s   {median / baseline:6.1f} x training alone")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""The published recipes, run whole: they reach what they promise."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.prepared_data import PreparedData
+from export.serving_function import load_model
+from pipeline.data.sources import fashion_mnist
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+
+
+def run(module: str, *arguments: str | Path, folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def batch_accuracy(run_dir: Path, folder: Path) -> tuple[float, int]:
+    """Accuracy of the ONNX file on the encoded test images, read by the batch command."""
+    data = PreparedData.open(run_dir / "data")
+    files = data.manifest.proof_files
+    listing = folder / "inputs.txt"
+    listing.write_text("".join(f"{data.proof_path(file).resolve()}\n" for file in files))
+    output = folder / "predictions.csv"
+    run("serve.batch", run_dir / "model.onnx", "--inputs-from", listing, "--output", output,
+        folder=folder)  # fmt: skip
+    with open(output, newline="") as stream:
+        labels = [row["label"] for row in csv.DictReader(stream)]
+    names = data.manifest.class_names
+    right = [
+        names[data.labels[file.index]] == label for file, label in zip(files, labels, strict=True)
+    ]
+    return float(np.mean(right)), len(right)
+
+
+def test_digits_twice(tmp_path: Path) -> None:
+    """The promised accuracy, and the same command gives the same weights and the same bundle."""
+    for name in ("one", "two"):
+        run("pipeline.run", "--run-dir", name, folder=tmp_path)
+    one, two = tmp_path / "one", tmp_path / "two"
+    accuracy, examples = batch_accuracy(one, tmp_path)
+    assert examples == 359
+    assert accuracy >= 0.985
+    assert json.loads((one / "metrics.json").read_bytes())["accuracy"] == pytest.approx(accuracy)
+    assert json.loads((one / "parity.json").read_bytes())["passed"]
+    for weight, same in zip(
+        load_model(one / "model.keras").get_weights(),
+        load_model(two / "model.keras").get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(weight, same)
+    assert (one / "model.onnx").read_bytes() == (two / "model.onnx").read_bytes()
+    assert (one / "metrics.json").read_bytes() == (two / "metrics.json").read_bytes()
+
+
+def test_fashion_mnist(tmp_path: Path) -> None:
+    if not fashion_mnist.DIRECTORY.is_dir():
+        if os.environ.get("CI"):
+            pytest.fail("dataset-fashion-mnist is not installed")
+        pytest.skip("dataset-fashion-mnist is not installed")
+    run("pipeline.run", "--recipe", "fashion-mnist", folder=tmp_path)
+    run_dir = tmp_path / "runs" / "fashion-mnist"
+    splits = PreparedData.open(run_dir / "data").manifest.splits
+    assert [len(splits[name]) for name in ("train", "validation", "test")] == [
+        54_000,
+        6_000,
+        10_000,
+    ]
+    accuracy, examples = batch_accuracy(run_dir, tmp_path)
+    assert examples == 10_000
+    assert accuracy >= 0.925
+    assert json.loads((run_dir / "parity.json").read_bytes())["passed"]
