@@ -1,12 +1,14 @@
 """The batch command's loop against a bare loop of Pillow + onnxruntime on the same files.
 
 python benchmarks/batch.py runs/fashion-mnist
+python benchmarks/batch.py runs/fashion-mnist --photos 200
 """
 
 import argparse
 import io
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -48,10 +50,31 @@ def main() -> None:
     parser.add_argument("run_dir", type=Path, help="a finished run directory")
     parser.add_argument("--images", type=int, default=5000, help="files per pass (default: 5000)")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved passes (default: 5)")
+    parser.add_argument("--photos", type=int, help="make so many JPEGs of 1600x1200 and use them")
     options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        compare(options, Path(folder))
+
+
+def make_photos(folder: Path, count: int) -> list[str]:
+    """JPEGs with the size and about the detail of photos."""
+    generator = np.random.default_rng(0)
+    paths = []
+    for number in range(count):
+        coarse = generator.integers(0, 256, (150, 200, 3), np.uint8)
+        path = folder / f"{number}.jpg"
+        Image.fromarray(coarse).resize((1600, 1200), Image.Resampling.BICUBIC).save(path)
+        paths.append(str(path))
+    return paths
+
+
+def compare(options: argparse.Namespace, folder: Path) -> None:
+    """Time both on the same files, interleaved, and print the ratio."""
     run = RunDirectory(options.run_dir)
     data = PreparedData.open(run.data)
     paths = [str(data.proof_path(file)) for file in data.manifest.proof_files][: options.images]
+    if options.photos:
+        paths = make_photos(folder, options.photos)
     shape = data.manifest.image_spec().shape
     workers = os.cpu_count() or 1
     contestants: dict[str, Callable[[], None]] = {

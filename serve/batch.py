@@ -30,6 +30,11 @@ from serve.image_files import find_image_files
 from serve.images import EXTENSIONS, ImageError, ImageSpec, read_image
 from serve.rows import WRITERS, Prediction
 
+READ_AHEAD = 2
+"""Batches that are read while one is being labelled."""
+
+_Reading = list[Future[list[tuple[str, NDArray[np.uint8] | ImageError]]]]
+
 
 def predict_files(
     classifier: Classifier, paths: Iterable[str], *, batch_size: int, workers: int
@@ -40,20 +45,22 @@ def predict_files(
         batch_size: images per call of the model.
         workers: threads that read and decode; the order and the answers do not depend on it.
     """
-    spec = classifier.document.image
+    remaining = iter(paths)
     with ThreadPoolExecutor(workers) as pool:
-        remaining = iter(paths)
-        pending: deque[tuple[str, Future[NDArray[np.uint8] | ImageError]]] = deque()
 
-        def submit(count: int) -> None:
-            for path in islice(remaining, count):
-                pending.append((path, pool.submit(_read, path, spec)))
+        def start_reading() -> _Reading:
+            """One share of the next batch for each worker: a task per file costs too much."""
+            batch = list(islice(remaining, batch_size))
+            share = -(-len(batch) // workers)
+            return [
+                pool.submit(_read_all, batch[start : start + share], classifier.document.image)
+                for start in range(0, len(batch), share or 1)
+            ]
 
-        submit(2 * batch_size + workers)
-        while pending:
-            batch = [pending.popleft() for _ in range(min(batch_size, len(pending)))]
-            submit(len(batch))
-            results = [(path, future.result()) for path, future in batch]
+        ahead = deque(start_reading() for _ in range(READ_AHEAD))
+        while batch := ahead.popleft():
+            results = [result for share in batch for result in share.result()]
+            ahead.append(start_reading())
             images = [image for _, image in results if not isinstance(image, ImageError)]
             answers = iter(classifier.predict(np.stack(images)) if images else ())
             for path, image in results:
@@ -61,6 +68,12 @@ def predict_files(
                     yield Prediction(path, None, " ".join(str(image).split()))
                 else:
                     yield Prediction(path, next(answers))
+
+
+def _read_all(
+    paths: list[str], spec: ImageSpec
+) -> list[tuple[str, NDArray[np.uint8] | ImageError]]:
+    return [(path, _read(path, spec)) for path in paths]
 
 
 def _read(path: str, spec: ImageSpec) -> NDArray[np.uint8] | ImageError:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import serve
-from serve.batch import find_images, main, predict_files
+from serve.batch import READ_AHEAD, find_images, main, predict_files
 from serve.bundle import METADATA_KEY
 from serve.classifier import Classifier
 from serve.command import LockstepError
@@ -272,7 +272,7 @@ def test_only_a_few_batches_are_read_ahead(classifier: Classifier, photos: list[
 
     predictions = predict_files(classifier, paths(), batch_size=4, workers=1)
     next(predictions)
-    assert len(asked) == 2 * 4 + 1 + 4
+    assert len(asked) == (1 + READ_AHEAD) * 4
     assert len(list(predictions)) == len(photos) * 5 - 1
 
 
