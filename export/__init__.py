@@ -1,1 +1,5 @@
 """A Keras model as SavedModel and as ONNX bundle, and the proof that both answer as it does."""
+
+from serve.command import require_extra
+
+require_extra("train", "keras")

@@ -1,11 +1,12 @@
 """What every Lockstep command shares: errors of one line, exit codes, and `--debug`.
 
 Exit codes: 0 done, 1 the job ran and its result is bad (a failed proof), 2 bad input,
-130 interrupted.
+130 interrupted, 141 nobody reads the output any more.
 """
 
 import argparse
 import errno
+import importlib.util
 import os
 import sys
 import traceback
@@ -53,6 +54,8 @@ def run_command(command: Callable[[list[str]], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
+    except BrokenPipeError:  # who read our output has seen enough, as in `... | head`
+        code = 141
     except (LockstepError, OSError, MemoryError) as error:
         if "--debug" in arguments:
             traceback.print_exc()
@@ -69,6 +72,14 @@ def _give_up_unwritten_output() -> None:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def require_extra(extra: str, module: str) -> None:
+    """End the process with one line if the packages of an optional extra are not installed."""
+    if importlib.util.find_spec(module) is None:
+        hint = f"run pip install -e '.[{extra}]' in Lockstep's folder"
+        print(f"error: needs more packages: {hint}", file=sys.stderr)
+        sys.exit(2)
 
 
 def one_line(error: BaseException) -> str:

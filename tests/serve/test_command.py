@@ -11,6 +11,7 @@ import pytest
 import serve
 from serve.command import CommandParser, LockstepError, one_line, run_command
 
+FULL = "No space left on device; free some space, then run the same command again"
 SOURCE_ROOT = Path(serve.__file__).parents[1]
 
 
@@ -66,7 +67,7 @@ def test_the_exit_code_is_the_commands(
         (ProofError("1 of 3 differ"), 1, "error: 1 of 3 differ\n"),
         (FileNotFoundError(2, "No such file or directory", "a b"), 2,
          "error: a b: No such file or directory\n"),
-        (OSError(28, "No space left on device"), 2, "error: No space left on device\n"),
+        (OSError(28, "No space left on device"), 2, f"error: {FULL}\n"),
         (OSError("something odd"), 2, "error: something odd\n"),
         (MemoryError(), 2, "error: out of memory\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
@@ -153,4 +154,31 @@ def test_output_that_cannot_be_written_is_one_error(unbuffered: bool) -> None:
             check=False,
         )
     assert done.returncode == 2
-    assert done.stderr == b"error: No space left on device\n"
+    assert done.stderr == f"error: {FULL}\n".encode()
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    """As in `command | head -1`."""
+    code = (
+        "from serve.command import run_command\n"
+        "run_command(lambda arguments: [print('x' * 100) for _ in range(10_000)] and 0)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert process.returncode == 141
+    assert errors == b""
+
+
+def test_a_missing_extra_is_one_line() -> None:
+    code = "from serve.command import require_extra; require_extra('train', 'no_such_module')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: needs more packages: run pip install -e '.[train]' in Lockstep's folder\n"
+    )
