@@ -52,7 +52,7 @@ def parse(arguments: list[str] | None = None) -> Invocation:
         known = [name for action in parser._actions for name in action.option_strings]
         nearest = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
-        raise ConfigError(f"unknown option {unknown[0]}{hint}")
+        raise ConfigError(f"unknown argument {unknown[0]}{hint}")
     texts: dict[str, str] = {
         key: value for key, value in vars(options).items() if key not in _OWN_OPTIONS
     }

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from export.prepared_data import MAX_PROOF_EXAMPLES
 from models.options import CnnOptions, ModelOptions, Options
 from serve.images import ImageSpec
 
@@ -191,7 +192,7 @@ class TrainOptions(Options):
 class VerifyOptions(Options):
     """How much of the test split the proof covers."""
 
-    max_examples: int = Field(10_000, ge=1)
+    max_examples: int = Field(MAX_PROOF_EXAMPLES, ge=1, le=MAX_PROOF_EXAMPLES)
     """Test images compared on every path; a larger split is sampled evenly."""
 
 

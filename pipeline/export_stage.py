@@ -27,7 +27,7 @@ def export(config: Config, run: RunDirectory) -> str:
         mean=tuple(manifest.mean),
         std=tuple(manifest.std),
         dataset_fingerprint=manifest.fingerprint,
-        config_hash=fingerprint(config.model_dump()),
+        config_hash=fingerprint(config.model_dump(exclude={"verify"})),
         metrics={name: figures[name] for name in HEADLINE},
         versions=tool_versions(),
     )

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +34,8 @@ from serve.atomic import atomic_path
 from serve.images import ImageError, ImageSpec, encode_png, fit_pixels, read_image
 
 DEFAULT_SIZE = (96, 96)
-CHUNK = 1024
+CHUNK_BYTES = 16_000_000
+"""About how many bytes of pixels are held in memory at a time."""
 
 
 def prepare(config: Config, run: RunDirectory) -> str:
@@ -114,7 +116,7 @@ def _read_all(source: Source, spec: ImageSpec, path: Path) -> _Read:
         tqdm(total=source.count, desc="prepare", unit=" images", disable=None) as progress,
     ):
         examples = enumerate(source.examples())
-        while chunk := list(islice(examples, CHUNK)):
+        while chunk := list(islice(examples, _chunk_size(spec.shape))):
             decoded = pool.map(decode, [example for _, example in chunk])
             for (position, example), pixels in zip(chunk, decoded, strict=True):
                 if isinstance(pixels, ImageError):
@@ -128,6 +130,11 @@ def _read_all(source: Source, spec: ImageSpec, path: Path) -> _Read:
                 read.digests.append(hashlib.sha256(pixels.tobytes()).digest())
             progress.update(len(chunk))
     return read
+
+
+def _chunk_size(image_shape: tuple[int, ...]) -> int:
+    """Images of one chunk: enough to keep every core busy, few enough for a lively progress bar."""
+    return max(os.cpu_count() or 1, min(1024, CHUNK_BYTES // math.prod(image_shape)))
 
 
 def _check_rejections(config: Config, run: RunDirectory, read: _Read) -> None:
@@ -160,8 +167,9 @@ def channel_statistics(
     channels = images.shape[-1]
     total = np.zeros(channels)
     squares = np.zeros(channels)
-    for start in range(0, len(indices), CHUNK):
-        chunk = images[indices[start : start + CHUNK]].reshape(-1, channels) / 255
+    size = _chunk_size(images.shape[1:])
+    for start in range(0, len(indices), size):
+        chunk = images[indices[start : start + size]].reshape(-1, channels) / 255
         total += chunk.sum(axis=0)
         squares += np.square(chunk).sum(axis=0)
     count = len(indices) * images.shape[1] * images.shape[2]

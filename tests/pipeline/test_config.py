@@ -157,16 +157,16 @@ def test_an_unknown_architecture_lists_the_known_ones():
     ],
 )
 def test_an_unknown_option_names_the_nearest(option, nearest):
-    assert message_of(option, "3") == f"unknown option {option}; did you mean {nearest}?"
+    assert message_of(option, "3") == f"unknown argument {option}; did you mean {nearest}?"
 
 
 @pytest.mark.parametrize("words", [["quickly"], ["--zzzzzzzz", "1"]])
 def test_an_unknown_option_like_no_other_is_named_alone(words):
-    assert message_of(*words) == f"unknown option {words[0]}"
+    assert message_of(*words) == f"unknown argument {words[0]}"
 
 
 def test_options_cannot_be_abbreviated():
-    assert message_of("--train.epo", "3").startswith("unknown option --train.epo")
+    assert message_of("--train.epo", "3").startswith("unknown argument --train.epo")
 
 
 @pytest.mark.parametrize(

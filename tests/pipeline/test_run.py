@@ -182,7 +182,7 @@ def test_a_failed_proof_fails_the_run_but_shows_the_report(run_copy: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--train.epoch", "3"], ["unknown option --train.epoch", "--train.epochs"]),
+        (["--train.epoch", "3"], ["unknown argument --train.epoch", "--train.epochs"]),
         (["--train.epochs", "many"], ["train.epochs", "integer", "'many'"]),
         (["--data", "folder:nowhere"], ["folder:nowhere: no such folder"]),
         (["--data", "pictures"], ["expected one of digits, fashion-mnist, folder:PATH"]),

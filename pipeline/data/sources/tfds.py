@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from export.prepared_data import Split
+from export.quiet_tensorflow import import_tensorflow
 from pipeline.data.sources import Example, Source, SourceError
 
 SPLITS: dict[str, Split] = {
@@ -25,6 +26,7 @@ def identity(place: str) -> str:
 
 
 def open_source(place: str) -> Source:
+    import_tensorflow()
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
