@@ -7,6 +7,7 @@
 Stages: prepare, train, evaluate, export, verify, report. The same command again continues.
 """
 
+import shlex
 from typing import Any
 
 from export.quiet_tensorflow import import_tensorflow
@@ -131,7 +132,8 @@ def main(arguments: list[str] | None = None) -> int:
         raise
     runner.run(REPORT)
     print(f"\nbundle     {run.bundle}\nreport     {run.report}")
-    print(f"try        python -m serve.batch {run.bundle} FOLDER --output predictions.csv")
+    bundle = shlex.quote(str(run.bundle))
+    print(f"try        python -m serve.batch {bundle} FOLDER --output predictions.csv")
     return 0
 
 

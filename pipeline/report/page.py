@@ -3,6 +3,7 @@
 import base64
 import csv
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -137,6 +138,7 @@ def _template() -> jinja2.Template:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["percent"] = _percent
+    environment.filters["shell"] = lambda path: shlex.quote(str(path))
     return environment.from_string(text)
 
 
