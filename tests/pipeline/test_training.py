@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import zlib
 from itertools import pairwise
 from pathlib import Path
 
@@ -298,3 +299,37 @@ def test_every_optimizer_trains(name: str, prepared: Path, tmp_path: Path) -> No
 def test_images_too_small_for_the_model(prepared: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no pixel left after stage 4"):
         train_in(tmp_path / "run", prepared, **{"model.filters": [8, 8, 8, 8]})
+
+
+def test_keras_gets_every_step_of_the_run_once_and_in_order(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the first epoch over and over, as `fit` would show it from a reset iterator."""
+    import tensorflow as tf
+
+    from pipeline.training import train as module
+
+    seen: list[int] = []
+
+    def recorded(*args: object, **kwargs: object) -> tf.data.Dataset:
+        dataset = batches(*args, **kwargs)  # type: ignore[arg-type]
+        expected.extend(zlib.crc32(images.tobytes()) for images, _ in dataset.as_numpy_iterator())
+
+        def note(images: np.ndarray) -> np.ndarray:
+            seen.append(zlib.crc32(images.tobytes()))
+            return images
+
+        def through(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            noted = tf.numpy_function(note, [images], tf.uint8)
+            noted.set_shape(images.shape)
+            return noted, labels
+
+        return dataset.map(through)
+
+    expected: list[int] = []
+    batches = module.training_batches
+    monkeypatch.setattr(module, "training_batches", recorded)
+    train_in(tmp_path / "run", prepared, **{"train.epochs": 3})
+    assert len(expected) == 33
+    assert len(set(expected)) == 33
+    assert seen == expected
