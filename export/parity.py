@@ -68,39 +68,63 @@ def compare(
                 f"got {answer.shape}"
             )
     stacked = np.stack(list(answers.values())).astype(np.float64)
-    finite = bool(np.isfinite(stacked).all())
-    stacked = np.where(np.isfinite(stacked), stacked, np.inf)
-    with np.errstate(invalid="ignore"):  # inf - inf between batch sizes
-        difference = np.abs(stacked - reference)
-        spread = np.nan_to_num(np.ptp(stacked, axis=0), nan=np.inf)
-    per_example = difference.max(axis=(0, 2))
-    worst = int(per_example.argmax())
+    everything = np.concatenate([stacked, reference[None]])
+    finite: NDArray[np.bool_] = np.isfinite(everything).all(axis=(0, 2))
+    if not finite.all():
+        return _not_finite(reference, stacked, ~finite, class_names)
+    difference = np.abs(stacked - reference)
+    spread = float(np.ptp(stacked, axis=0).max())
+    largest = float(difference.max())
+    worst = int(difference.max(axis=(0, 2)).argmax())
     worst_run = int(difference[:, worst].max(axis=1).argmax())
     agree = np.all([_labels_agree(reference, answer, tolerance) for answer in stacked], axis=0)
-    first = stacked[0]
-    accuracies = [float((values.argmax(axis=1) == labels).mean()) for values in (first, reference)]
+    accuracies = [
+        float((values.argmax(axis=1) == labels).mean()) for values in (stacked[0], reference)
+    ]
 
     reasons = []
-    if not finite:
-        reasons.append("answers that are not finite numbers")
-    if difference.max() > tolerance:
-        reasons.append(f"max difference {difference.max():.2g} is above {tolerance:.0e}")
+    if largest > tolerance:
+        reasons.append(f"max difference {largest:.2g} is above {tolerance:.0e}")
     if not agree.all():
         reasons.append(f"{int((~agree).sum())} labels differ")
-    if spread.max() > tolerance:
-        reasons.append(f"answers depend on the batch size by {spread.max():.2g}")
+    if spread > tolerance:
+        reasons.append(f"answers depend on the batch size by {spread:.2g}")
     return Comparison(
         passed=not reasons,
         examples=len(reference),
-        max_difference=_number(difference.max()),
-        mean_difference=_number(difference.mean()),
-        batch_difference=_number(spread.max()),
+        max_difference=largest,
+        mean_difference=float(difference.mean()),
+        batch_difference=spread,
         label_agreement=float(agree.mean()),
         accuracy_difference=accuracies[0] - accuracies[1],
         worst_example=worst,
         worst_reference=_answer(reference[worst], class_names),
         worst_answer=_answer(stacked[worst_run, worst], class_names),
         reason="; ".join(reasons),
+    )
+
+
+def _not_finite(
+    reference: NDArray[np.float32],
+    stacked: NDArray[np.float64],
+    bad: NDArray[np.bool_],
+    class_names: Sequence[str],
+) -> Comparison:
+    """Failed, with the largest numbers that JSON can hold: no difference can be told."""
+    huge = float(np.finfo(np.float64).max)
+    worst = int(bad.argmax())
+    return Comparison(
+        passed=False,
+        examples=len(reference),
+        max_difference=huge,
+        mean_difference=huge,
+        batch_difference=huge,
+        label_agreement=0.0,
+        accuracy_difference=0.0,
+        worst_example=worst,
+        worst_reference=_answer(np.nan_to_num(reference[worst]), class_names),
+        worst_answer=_answer(np.nan_to_num(stacked[0, worst]), class_names),
+        reason=f"{int(bad.sum())} answers are not finite numbers",
     )
 
 
@@ -116,9 +140,4 @@ def _labels_agree(
 
 def _answer(row: NDArray[np.floating[Any]], class_names: Sequence[str]) -> tuple[str, float]:
     best = int(row.argmax())
-    return class_names[best], _number(row[best])
-
-
-def _number(value: np.floating[Any]) -> float:
-    """A float that JSON can hold: an infinite difference becomes the largest number."""
-    return float(np.nan_to_num(value, nan=np.finfo(np.float64).max))
+    return class_names[best], float(row[best])

@@ -44,6 +44,7 @@ class ProofFile(BaseModel):
 
     index: int
     path: str
+    sha256: str
 
 
 class Manifest(BaseModel):

@@ -8,6 +8,7 @@ encoded test files. The result is parity.json; a failed proof takes the bundle o
 """
 
 import csv
+import hashlib
 import json
 import os
 import subprocess
@@ -24,7 +25,13 @@ from tqdm import tqdm
 
 import serve
 from export.parity import BATCH_SIZES, TOLERANCE, Comparison, compare
-from export.prepared_data import MAX_PROOF_EXAMPLES, Manifest, PreparedData, evenly_spaced
+from export.prepared_data import (
+    MAX_PROOF_EXAMPLES,
+    Manifest,
+    PreparedData,
+    ProofFile,
+    evenly_spaced,
+)
 from export.quiet_tensorflow import import_tensorflow
 from export.run_directory import RunDirectory
 from serve.atomic import write_text
@@ -96,14 +103,9 @@ def prove(run: RunDirectory, bundle: Path, *, max_examples: int = MAX_PROOF_EXAM
 
     data = PreparedData.open(run.data)
     manifest = data.manifest
-    files = {file.index: data.proof_path(file) for file in manifest.proof_files}
-    missing = [path for path in files.values() if not path.is_file()]
-    if missing:
-        raise LockstepError(
-            f"{len(missing)} of the {len(files)} test files are gone, first {missing[0]}; the "
-            "proof needs them: put them back, or run python -m pipeline.run again"
-        )
+    files = {file.index: file for file in manifest.proof_files}
     indices = evenly_spaced(np.asarray(sorted(files), np.int64), max_examples)
+    paths = _unchanged_files(data, [files[int(index)] for index in indices])
     reference = reference_probabilities(load_model(run.model), data.images, indices)
 
     def in_batches(predict: Predict) -> Answer:
@@ -115,7 +117,6 @@ def prove(run: RunDirectory, bundle: Path, *, max_examples: int = MAX_PROOF_EXAM
         )
 
     def batch_command(size: int) -> NDArray[np.float32]:
-        paths = [files[int(index)] for index in indices]
         return _run_batch(bundle, paths, manifest.class_names, size)
 
     opened: dict[str, Callable[[], Answer]] = {
@@ -139,6 +140,26 @@ def prove(run: RunDirectory, bundle: Path, *, max_examples: int = MAX_PROOF_EXAM
     proof = Proof(len(indices), checks)
     write_text(run.parity, proof.to_json())
     return proof
+
+
+def _unchanged_files(data: PreparedData, files: list[ProofFile]) -> list[Path]:
+    """The encoded test files, if they are still those that were prepared.
+
+    Others would give other answers, which says nothing about the bundle.
+    """
+    changed = [data.proof_path(file) for file in files if not _is_unchanged(data, file)]
+    if changed:
+        raise LockstepError(
+            f"{len(changed)} of {len(files)} test files are gone or were changed after they were "
+            f"prepared, first {changed[0]}; the proof needs them: put them back, or run python -m "
+            "pipeline.run again"
+        )
+    return [data.proof_path(file) for file in files]
+
+
+def _is_unchanged(data: PreparedData, file: ProofFile) -> bool:
+    path = data.proof_path(file)
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == file.sha256
 
 
 def _entry(comparison: Comparison, indices: NDArray[np.int64]) -> dict[str, Any]:
@@ -186,20 +207,29 @@ def _run_batch(
             capture_output=True,
             text=True,
         )
-        if done.returncode:
+        if not output.is_file():
             raise PathError(f"the batch command failed: {done.stderr.strip()}")
-        with open(output, encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    unreadable = [row for row in rows if row["error"]]
-    if unreadable:
-        first = unreadable[0]
-        raise PathError(
-            f"{len(unreadable)} test files cannot be read; first: {first['path']}: {first['error']}"
-        )
-    missing = [name for name in class_names if f"p({name})" not in rows[0]]
-    if missing:
-        raise PathError(f"the batch command knows no class {', '.join(missing)}")
-    return np.array([[row[f"p({name})"] for name in class_names] for row in rows], np.float32)
+        return _read_answers(output, len(paths), class_names)
+
+
+def _read_answers(output: Path, count: int, class_names: list[str]) -> NDArray[np.float32]:
+    """The probabilities in the batch command's CSV, columns in the data set's order of classes."""
+    answers = np.empty((count, len(class_names)), np.float32)
+    with open(output, encoding="utf-8", newline="") as stream:
+        rows = csv.DictReader(stream)
+        known = rows.fieldnames or []
+        missing = [name for name in class_names if f"p({name})" not in known]
+        if missing:
+            raise PathError(f"the batch command knows no class {', '.join(missing)}")
+        number = 0
+        for number, row in enumerate(rows, 1):
+            if row["error"]:
+                raise PathError(f"{row['path']} cannot be read: {row['error']}")
+            if number <= count:
+                answers[number - 1] = [row[f"p({name})"] for name in class_names]
+    if number != count:
+        raise PathError(f"the batch command gave {number} rows for {count} images")
+    return answers
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -232,8 +262,10 @@ def main(arguments: list[str] | None = None) -> int:
     print(format_proof(proof))
     if not proof.passed:
         run.bundle.replace(run.unverified_bundle)
+        run.report.unlink(missing_ok=True)  # it says that the proof passed
         raise ParityError(
-            f"the proof failed ({proof.failures()}); the bundle is now {run.unverified_bundle}"
+            f"the proof failed ({proof.failures()}); the bundle is now {run.unverified_bundle}, "
+            f"see {run.parity}"
         )
     return 0
 

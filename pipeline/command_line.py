@@ -50,7 +50,9 @@ def parse(arguments: list[str] | None = None) -> Invocation:
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         known = [name for action in parser._actions for name in action.option_strings]
-        nearest = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
+        word = unknown[0].split("=")[0]
+        nearest = [name for name in known if name == f"{word}.name"]
+        nearest += difflib.get_close_matches(word, known, n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         raise ConfigError(f"unknown argument {unknown[0]}{hint}")
     texts: dict[str, str] = {
@@ -61,7 +63,9 @@ def parse(arguments: list[str] | None = None) -> Invocation:
     overrides = {
         key: text if key == "data" else parse_value(text, f"--{key}") for key, text in texts.items()
     }
-    config = resolve(load_recipe(recipe) if recipe else {}, overrides)
+    values = load_recipe(recipe) if recipe else {}
+    resolve(values, {}, origin=recipe)  # so that an error names the recipe if it is the recipe's
+    config = resolve(values, overrides)
     name = Path(recipe).stem if recipe else _run_name(config.data)
     return Invocation(config, Path(options.run_dir or Path("runs") / name))
 

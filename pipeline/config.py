@@ -10,7 +10,7 @@ from pydantic import Field
 
 from export.prepared_data import MAX_PROOF_EXAMPLES
 from models.options import CnnOptions, ModelOptions, Options
-from serve.images import ImageSpec
+from serve.images import MOST_PIXELS, ImageSpec
 
 Side = Annotated[int, Field(ge=1, le=4096)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -29,7 +29,7 @@ class PrepareOptions(Options):
     """Filter of the resize."""
     background: int = Field(255, ge=0, le=255)
     """Grey value under transparent pixels and around padded images."""
-    max_pixels: int = Field(50_000_000, ge=1)
+    max_pixels: int = Field(50_000_000, ge=1, le=MOST_PIXELS)
     """Largest width x height of an image that is decoded at all."""
     validation_share: Share = 0.1
     """Share of the training images set aside for validation, where the source has no such split."""

@@ -73,12 +73,17 @@ def parse_value(text: str, origin: str) -> Any:
     """Read one YAML value, as on the right of `--train.epochs 30`."""
     try:
         return YAML(typ="safe", pure=True).load(text)
-    except (YAMLError, ValueError) as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{origin}: not valid YAML: {error}") from None
 
 
-def resolve(recipe: Mapping[str, Any], overrides: Mapping[str, Any]) -> Config:
+def resolve(
+    recipe: Mapping[str, Any], overrides: Mapping[str, Any], *, origin: str | None = None
+) -> Config:
     """Lay the recipe and then the overrides, keyed by dotted path, over the defaults.
+
+    Args:
+        origin: names the recipe in errors, where they are the recipe's.
 
     Raises:
         ConfigError: names the key, the value, what was expected and, for a typo, the nearest key.
@@ -95,7 +100,8 @@ def resolve(recipe: Mapping[str, Any], overrides: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_one_line(error)) from None
+        prefix = f"{origin}: " if origin else ""
+        raise ConfigError(prefix + _one_line(error)) from None
 
 
 def to_yaml(config: Config) -> str:
@@ -165,6 +171,8 @@ def _merge(tree: dict[str, Any], new: Mapping[str, Any]) -> None:
             if value.get("name", current.get("name")) != current.get("name"):
                 current.clear()
             _merge(current, value)
+        elif value is None and isinstance(current, dict):
+            continue  # a section whose options are all commented out
         else:
             tree[key] = value
 

@@ -7,6 +7,7 @@
 Stages: prepare, train, evaluate, export, verify, report. The same command again continues.
 """
 
+import importlib
 import shlex
 from typing import Any
 
@@ -17,52 +18,20 @@ from pipeline.command_line import parse
 from pipeline.config import Config
 from pipeline.data import sources
 from pipeline.recipe import ConfigError, differing_keys, load_recipe, resolve, to_yaml
-from pipeline.stages import Stage, StageRunner
+from pipeline.stages import Stage, StageFunction, StageRunner
 from serve.atomic import write_text
 from serve.command import run_command
 
-# The stages import what they need when they run: TensorFlow takes seconds to import, and a run
-# that skips everything should not wait for it.
 
+def _later(module: str, function: str, *, tensorflow: bool = True) -> StageFunction:
+    """A stage's function, imported when it runs: a run that skips it should not wait for that."""
 
-def _prepare(config: Config, run: RunDirectory) -> str:
-    from pipeline.data.prepare import prepare
+    def run(config: Config, run: RunDirectory) -> str:
+        if tensorflow:
+            import_tensorflow()
+        return str(getattr(importlib.import_module(module), function)(config, run))
 
-    return prepare(config, run)
-
-
-def _train(config: Config, run: RunDirectory) -> str:
-    import_tensorflow()
-    from pipeline.training.train import train
-
-    return train(config, run)
-
-
-def _evaluate(config: Config, run: RunDirectory) -> str:
-    import_tensorflow()
-    from pipeline.evaluation.evaluate import evaluate
-
-    return evaluate(config, run)
-
-
-def _export(config: Config, run: RunDirectory) -> str:
-    import_tensorflow()
-    from pipeline.export_stage import export
-
-    return export(config, run)
-
-
-def _verify(config: Config, run: RunDirectory) -> str:
-    import_tensorflow()
-    from pipeline.export_stage import verify
-
-    return verify(config, run)
-
-
-def _report(config: Config, run: RunDirectory) -> str:
-    from pipeline.report.page import write_report
-
-    return write_report(config, run)
+    return run
 
 
 def _read_by_prepare(config: Config) -> Any:
@@ -74,45 +43,47 @@ def _read_by_prepare(config: Config) -> Any:
     }
 
 
-def _read_by_train(config: Config) -> Any:
-    return config.model_dump(include={"seed", "augment", "model", "train"})
-
-
-PREPARE = Stage("prepare", _read_by_prepare, (), lambda run: (run.data,), _prepare)
+PREPARE = Stage(
+    "prepare",
+    _read_by_prepare,
+    (),
+    lambda run: (run.data,),
+    _later("pipeline.data.prepare", "prepare", tensorflow=False),
+)
 TRAIN = Stage(
     "train",
-    _read_by_train,
+    lambda config: config.model_dump(include={"seed", "augment", "model", "train"}),
     ("prepare",),
     lambda run: (run.model, run.history, run.training),
-    _train,
+    _later("pipeline.training.train", "train"),
 )
 EVALUATE = Stage(
     "evaluate",
     lambda config: None,
-    ("train",),
+    ("prepare", "train"),
     lambda run: (run.metrics, run.test_probabilities),
-    _evaluate,
+    _later("pipeline.evaluation.evaluate", "evaluate"),
 )
 EXPORT = Stage(
     "export",
     lambda config: None,
-    ("train", "evaluate"),
+    ("prepare", "train", "evaluate"),
     lambda run: (run.saved_model, run.unverified_bundle),
-    _export,
+    _later("pipeline.export_stage", "export"),
 )
 VERIFY = Stage(
     "verify",
     lambda config: config.verify.model_dump(),
-    ("export",),
+    ("prepare", "train", "export"),
     lambda run: (run.bundle, run.parity),
-    _verify,
+    _later("pipeline.export_stage", "verify"),
 )
 REPORT = Stage(
     "report",
     lambda config: config.model_dump(),
-    ("verify",),
+    ("prepare", "train", "evaluate", "verify"),
     lambda run: (run.report,),
-    _report,
+    _later("pipeline.report.page", "write_report", tensorflow=False),
 )
 
 
@@ -122,15 +93,14 @@ def main(arguments: list[str] | None = None) -> int:
     config, run = invocation.config, RunDirectory(invocation.run_dir)
     sources.identity(config.data)  # data that are not there claim no run directory
     _enter(run, config)
-    runner = StageRunner(config, run)
-    for stage in (PREPARE, TRAIN, EVALUATE, EXPORT):
-        runner.run(stage)
+    stages = (PREPARE, TRAIN, EVALUATE, EXPORT, VERIFY, REPORT)
+    runner = StageRunner(config, run, stages)
     try:
-        runner.run(VERIFY)
+        for stage in stages:
+            runner.run(stage)
     except ParityError:
-        _report(config, run)  # the page shows what differs; it is not a finished stage
+        REPORT.run(config, run)  # the page shows what differs; it is not a finished stage
         raise
-    runner.run(REPORT)
     print(f"\nbundle     {run.bundle}\nreport     {run.report}")
     bundle = shlex.quote(str(run.bundle))
     print(f"try        python -m serve.batch {bundle} FOLDER --output predictions.csv")
@@ -150,8 +120,8 @@ def _enter(run: RunDirectory, config: Config) -> None:
                 "files; name another with --run-dir"
             )
     else:
-        previous = resolve(load_recipe(str(run.config)), {})
-        if previous.data != config.data:
+        previous = resolve(load_recipe(str(run.config)), {}, origin=str(run.config))
+        if not sources.same(previous.data, config.data):
             raise ConfigError(
                 f"{run.path}: holds a run on {previous.data}, expected one on {config.data}; "
                 "name another directory with --run-dir, or delete this one"
@@ -160,7 +130,9 @@ def _enter(run: RunDirectory, config: Config) -> None:
         if changed:
             print(f"config     changed since the last run: {', '.join(changed)}")
     print(f"run        {run.path}", flush=True)
-    write_text(run.config, to_yaml(config))
+    text = to_yaml(config)
+    if not run.config.is_file() or run.config.read_text("utf-8") != text:
+        write_text(run.config, text)
 
 
 if __name__ == "__main__":

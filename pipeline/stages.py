@@ -1,6 +1,6 @@
 """Stages: functions from files to files, skipped when nothing that they depend on has changed.
 
-A stage's fingerprint covers the config it reads and the fingerprints of the stages before it.
+A stage's fingerprint covers the config it reads and what the stages before it read and left.
 `stages.json` remembers it together with a digest of every output; a stage whose fingerprint is the
 same and whose outputs are all there, unaltered, is not run again.
 """
@@ -8,7 +8,7 @@ same and whose outputs are all there, unaltered, is not run again.
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,10 @@ from typing import Any
 from export.run_directory import RunDirectory
 from pipeline.config import Config
 from pipeline.recipe import fingerprint
-from serve.atomic import write_text
+from serve.atomic import remove, write_text
+
+StageFunction = Callable[[Config, RunDirectory], str]
+"""Does the work of a stage; returns a summary of one line."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Stage:
         reads: plain values of everything outside the run directory that the result depends on.
         after: the stages whose outputs this one reads.
         outputs: what it leaves in the run directory.
-        run: does the work; returns a summary of one line.
+        run: the work.
         version: raised when a release makes other outputs from the same inputs.
     """
 
@@ -35,53 +38,69 @@ class Stage:
     reads: Callable[[Config], Any]
     after: tuple[str, ...]
     outputs: Callable[[RunDirectory], tuple[Path, ...]]
-    run: Callable[[Config, RunDirectory], str]
+    run: StageFunction
     version: int = 1
 
 
 class StageRunner:
     """Runs the stages of one run directory in order, skipping what is already done."""
 
-    def __init__(self, config: Config, run: RunDirectory) -> None:
+    def __init__(self, config: Config, run: RunDirectory, stages: Sequence[Stage]) -> None:
         self._config = config
         self._run = run
-        self._fingerprints: dict[str, str] = {}
+        self._stages = stages
+        self._done: dict[str, dict[str, Any]] = {}
 
     def run(self, stage: Stage) -> None:
-        """Run `stage` unless its outputs are there and still what its inputs ask for."""
-        current = fingerprint(
-            {
-                "version": stage.version,
-                "reads": stage.reads(self._config),
-                "after": {name: self._fingerprints[name] for name in stage.after},
-            }
-        )
-        self._fingerprints[stage.name] = current
+        """Run `stage` unless its outputs are there and still what its inputs ask for.
+
+        When it leaves other outputs than before, those of the later stages are withdrawn: they
+        belong to what is gone. Until then everything old stays.
+        """
+        inputs = {
+            "version": stage.version,
+            "reads": stage.reads(self._config),
+            "after": {name: self._done[name] for name in stage.after},
+        }
+        current = fingerprint(inputs)
         outputs = stage.outputs(self._run)
-        record = self._records().get(stage.name)
-        if record and record["fingerprint"] == current and record["outputs"] == _digests(outputs):
-            print(f"{stage.name:<9}  skipped: unchanged ({record['summary']})", flush=True)
+        record = self._records().get(stage.name, {})
+        before = _digests(outputs)
+        self._done[stage.name] = {"fingerprint": current, "outputs": before}
+        if record.get("fingerprint") == current and record.get("outputs") == before:
+            print(f"{stage.name:<9}  skipped: unchanged ({record.get('summary')})", flush=True)
             return
         print(f"{stage.name:<9}  ...", flush=True)
         started = time.perf_counter()
         summary = stage.run(self._config, self._run)
         seconds = time.perf_counter() - started
+        after = _digests(outputs)
+        if after != before:
+            self._withdraw_what_follows(stage)
+        self._done[stage.name]["outputs"] = after
         records = self._records()
         records[stage.name] = {
-            "fingerprint": current,
-            "outputs": _digests(outputs),
+            **self._done[stage.name],
             "seconds": round(seconds, 1),
             "summary": summary,
         }
         write_text(self._run.stages, json.dumps(records, indent=2) + "\n")
         print(f"{stage.name:<9}  {summary} ({seconds:.1f} s)", flush=True)
 
-    def _records(self) -> dict[str, Any]:
+    def _withdraw_what_follows(self, stage: Stage) -> None:
+        for later in self._stages[self._stages.index(stage) + 1 :]:
+            for path in later.outputs(self._run):
+                remove(path)
+
+    def _records(self) -> dict[str, dict[str, Any]]:
+        """What stages.json says; what is missing or damaged does not count as done."""
         try:
             records = json.loads(self._run.stages.read_bytes())
-        except (FileNotFoundError, ValueError):  # none yet, or damaged: nothing counts as done
+        except (FileNotFoundError, ValueError, RecursionError):
             return {}
-        return records if isinstance(records, dict) else {}
+        if not isinstance(records, dict):
+            return {}
+        return {name: record for name, record in records.items() if isinstance(record, dict)}
 
 
 def _digests(outputs: tuple[Path, ...]) -> dict[str, str | None]:

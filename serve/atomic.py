@@ -16,16 +16,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".partial-{path.name}")
+    aside = path.with_name(f".old-{path.name}")
     remove(temporary)
     try:
         yield temporary
         _sync(temporary)
-        if temporary.is_dir():
-            remove(path)
+        if temporary.is_dir() and path.exists():  # a directory cannot replace another in one step
+            remove(aside)
+            path.replace(aside)
         temporary.replace(path)
+        remove(aside)
     except BaseException as error:
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # "No space left on device" alone helps nobody
+        # "No space left on device" alone helps nobody, nor does the temporary's name.
+        if isinstance(error, OSError) and error.filename in (None, str(temporary), temporary):
+            error.filename = str(path)
         remove(temporary)
         raise
 

@@ -88,10 +88,11 @@ def find_images(inputs: Sequence[str]) -> tuple[list[str], int]:
 
     Returns:
         The paths, and how many files in folders were passed over because their name does not end
-        like an image's. A file that was named itself is always kept.
+        like an image's. What was named itself is always kept, even if it does not exist: it gets
+        a row that says so.
 
     Raises:
-        LockstepError: an input does not exist, or there is no image at all.
+        LockstepError: there is nothing to read at all.
     """
     paths: list[str] = []
     ignored = 0
@@ -101,10 +102,8 @@ def find_images(inputs: Sequence[str]) -> tuple[list[str], int]:
             images, others = find_image_files(path)
             ignored += len(others)
             paths += map(str, images)
-        elif path.exists():
-            paths.append(name)
         else:
-            raise LockstepError(f"{name}: no such file or folder")
+            paths.append(name)
     if not paths:
         raise LockstepError(
             f"no images in {', '.join(inputs)}: expected files that end in "

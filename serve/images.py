@@ -41,6 +41,9 @@ RESAMPLINGS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
+MOST_PIXELS = 89_478_485
+"""Pillow's own limit against decompression bombs, above which it reads nothing here."""
+
 # Pillow only warns of a decompression bomb up to twice its own limit. Here that is an error too.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
@@ -78,7 +81,7 @@ class ImageSpec:
         resample: filter of the resize: "nearest", "bilinear", "bicubic" or "lanczos"; all but
             "nearest" are antialiased.
         background: grey value (0 to 255) under transparent pixels and around padded images.
-        max_pixels: largest width * height that is decoded at all.
+        max_pixels: largest width * height that is decoded at all; `MOST_PIXELS` at most.
     """
 
     height: int
@@ -99,6 +102,10 @@ class ImageSpec:
         if not _is_integer(self.channels):
             raise LockstepError(
                 f"image spec: expected channels to be 1 or 3, got {self.channels!r}"
+            )
+        if self.max_pixels > MOST_PIXELS:
+            raise LockstepError(
+                f"image spec: expected max_pixels of at most {MOST_PIXELS}, got {self.max_pixels}"
             )
         if not _is_integer(self.background) or not 0 <= self.background <= 255:
             raise LockstepError(
@@ -246,7 +253,10 @@ def _to_mode(image: Image.Image, spec: ImageSpec) -> Image.Image:
     """Grey ("L") or "RGB" of 8 bits per channel, without transparency."""
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip, not scale
         wide = np.asarray(image).astype(np.int64).clip(0, 0xFFFF)
+        transparent = image.info.get("transparency")
         image = Image.fromarray((wide >> 8).astype(np.uint8))
+        if transparent is not None:
+            image.putalpha(Image.fromarray(np.where(wide == transparent, 0, 255).astype(np.uint8)))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         ground = (spec.background,) * 3 + (255,)

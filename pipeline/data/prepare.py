@@ -225,14 +225,18 @@ def _keep_proof_files(
     for position, example in _pick(source.examples(), wanted):
         index = wanted[position]
         if isinstance(example.image, Path):
-            files.append(ProofFile(index=index, path=str(example.image)))
-            continue
-        encoded = isinstance(example.image, bytes)
-        content = example.image if isinstance(example.image, bytes) else encode_png(example.image)
-        path = directory / "proof" / (f"{index:06}.image" if encoded else f"{index:06}.png")
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(content)
-        files.append(ProofFile(index=index, path=str(path.relative_to(directory))))
+            path, content = example.image, example.image.read_bytes()
+        else:
+            if isinstance(example.image, bytes):
+                content, suffix = example.image, ".image"
+            else:
+                content, suffix = encode_png(example.image), ".png"
+            path = directory / "proof" / f"{index:06}{suffix}"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
+            path = path.relative_to(directory)
+        digest = hashlib.sha256(content).hexdigest()
+        files.append(ProofFile(index=index, path=str(path), sha256=digest))
     return files
 
 

@@ -80,8 +80,16 @@ def test_answers_that_are_no_numbers_fail_and_fit_into_json(value: float) -> Non
     answer[1, 2] = value
     result = held_to({1: answer, 7: reference()})
     assert not result.passed
-    assert "not finite" in result.reason
+    assert result.reason == "1 answers are not finite numbers"
     assert result.worst_example == 1
+    json.dumps(result.to_json(), allow_nan=False)
+
+
+def test_a_reference_that_is_no_number_proves_nothing() -> None:
+    broken = np.full((3, 3), np.nan, np.float32)
+    result = compare(broken, {1: reference()}, LABELS, NAMES)
+    assert not result.passed
+    assert result.reason == "3 answers are not finite numbers"
     json.dumps(result.to_json(), allow_nan=False)
 
 

@@ -237,7 +237,7 @@ def test_an_impossible_image_size_is_refused(value):
     [
         ({"train": 5}, "train: expected a valid dictionary"),
         ({"model": "cnn"}, "model: expected a valid dictionary"),
-        ({"train": {"optimizer": None}}, "train.optimizer: expected a valid dictionary"),
+        ({"train": {"optimizer": "adam"}}, "train.optimizer: expected a valid dictionary"),
         ({"data": 5}, "data: expected a valid string; got 5"),
         ({1: 2}, "1: expected"),
     ],

@@ -154,7 +154,7 @@ def test_a_class_of_one_image_is_named(make_photos, tmp_path):
 def test_a_training_folder_without_images_is_an_error_of_one_line(make_photos, tmp_path):
     root = make_photos({"train": 0, "test/cat": 4, "test/dog": 4})
     (root / "train").mkdir()
-    with pytest.raises(SplitError, match=r"^class 'cat' has too few images: 4"):
+    with pytest.raises(SourceError, match=r"at least 2 classes, got 1 \(test\)"):
         prepared(tmp_path / "run", f"folder:{root}")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data.sources import Source, SourceError, identity, open_source
+from pipeline.data.sources import Source, SourceError, identity, open_source, same
 from pipeline.data.sources.fashion_mnist import DIRECTORY, read_idx
 from serve.images import ImageSpec, read_image
 
@@ -177,6 +177,42 @@ def test_a_class_that_only_the_test_folder_has_is_a_class(make_photos):
 def test_a_class_named_like_a_split_among_other_classes_is_a_class(make_photos):
     root = make_photos({"bus": 1, "car": 1, "train": 1})
     assert listed(open_source(f"folder:{root}"))[-1] == ("train/00.png", "train", None)
+
+
+def test_splits_are_told_in_any_case_and_beside_folders_without_images(make_photos):
+    root = make_photos({"Train/cat": 1, "Train/dog": 1, "TEST/cat": 1})
+    (root / "__MACOSX").mkdir()
+    source = open_source(f"folder:{root}")
+    assert source.class_names == ("cat", "dog")
+    assert [split for _, _, split in listed(source)] == ["test", "train", "train"]
+
+
+@pytest.mark.parametrize("folders", [["train/cat", "test/cat", "extra"], ["val/cat", "test/cat"]])
+def test_half_a_split_layout_is_refused(make_photos, folders):
+    root = make_photos(dict.fromkeys(folders, 1))
+    with pytest.raises(SourceError, match="expected one subfolder per class, or train/ val/ test/"):
+        open_source(f"folder:{root}")
+
+
+def test_a_class_that_links_to_another_keeps_both(make_photos):
+    root = make_photos({"cat": 1, "dog": 1})
+    (root / "kitten").symlink_to(root / "cat")
+    assert open_source(f"folder:{root}").class_names == ("cat", "dog", "kitten")
+
+
+def test_a_name_with_a_line_break_is_refused(make_photos):
+    root = make_photos({"cat": 1, "dog": 1})
+    (root / "cat" / "00.png").rename(root / "cat" / "a\nb.png")
+    with pytest.raises(SourceError, match="without line breaks; rename it"):
+        open_source(f"folder:{root}")
+
+
+def test_one_path_in_two_spellings_is_the_same_source(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert same("folder:photos", "folder:./photos/")
+    assert same("folder:photos", f"folder:{tmp_path}/photos")
+    assert not same("folder:photos", "folder:pictures")
+    assert not same("tfds:mnist", "digits")
 
 
 def test_nested_folders_count_for_the_class_above_them(make_photos):

@@ -46,7 +46,7 @@ def run_both(
     """Run both stages; returns those that did any work."""
     calls.clear()
     config = resolve({}, {key.replace("__", "."): value for key, value in overrides.items()})
-    runner = StageRunner(config, RunDirectory(path))
+    runner = StageRunner(config, RunDirectory(path), (first, second))
     runner.run(first)
     runner.run(second)
     return list(calls)
@@ -94,8 +94,40 @@ def test_a_raised_version_runs_again(tmp_path: Path) -> None:
     assert run_both(tmp_path, second=newer) == ["second"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"first": 5, "second": {}}'])
 def test_damaged_records_mean_nothing_is_done(content: str, tmp_path: Path) -> None:
     run_both(tmp_path)
     (tmp_path / "stages.json").write_text(content)
     assert run_both(tmp_path) == ["first", "second"]
+
+
+def test_other_outputs_of_a_stage_rerun_what_follows(tmp_path: Path) -> None:
+    """A retraining need not be reproducible: what hangs on it follows the files, not the plan."""
+
+    def other_work(config: Config, run: RunDirectory) -> str:
+        summary = first_work(config, run)
+        (run.data / "values").write_text("7")
+        return summary
+
+    run_both(tmp_path)
+    (tmp_path / "data" / "values").unlink()
+    other = Stage("first", FIRST.reads, (), FIRST.outputs, other_work)
+    assert run_both(tmp_path, first=other) == ["first", "second"]
+    assert (tmp_path / "model.keras").read_text() == "77"
+
+
+def test_new_outputs_withdraw_what_hung_on_the_old_ones(tmp_path: Path) -> None:
+    broken = Stage("second", SECOND.reads, ("first",), SECOND.outputs, failing_work)
+    run_both(tmp_path)
+    with pytest.raises(OSError, match="disk full"):
+        run_both(tmp_path, second=broken, seed=1)
+    assert not (tmp_path / "model.keras").exists()
+
+
+def test_a_failed_attempt_leaves_everything_old(tmp_path: Path) -> None:
+    broken = Stage("first", FIRST.reads, (), FIRST.outputs, failing_work)
+    run_both(tmp_path)
+    with pytest.raises(OSError, match="disk full"):
+        run_both(tmp_path, first=broken, seed=1)
+    assert (tmp_path / "data" / "values").read_text() == "0"
+    assert (tmp_path / "model.keras").read_text() == "00"

@@ -459,8 +459,6 @@ def test_quiet_says_nothing(bundle: str, photos: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["BUNDLE", "nowhere.png"], "nowhere.png: no such file or folder"),
-        (["BUNDLE", "PHOTO", "nowhere/"], "nowhere/: no such file or folder"),
         (["nowhere.onnx", "PHOTO"], "nowhere.onnx: no such bundle; expected a path to"),
         (["PHOTO", "PHOTO"], "onnxruntime cannot open it"),
         (["BUNDLE"], "expected image files or folders after the bundle; see --help"),
@@ -493,10 +491,10 @@ def test_bad_input_is_one_line_and_exit_code_2(
 
 
 def test_debug_shows_the_traceback(bundle: str) -> None:
-    done = command(bundle, "nowhere.png", "--debug")
+    done = command("nowhere.onnx", bundle, "--debug")
     assert done.returncode == 2
     assert b"Traceback (most recent call last)" in done.stderr
-    assert done.stderr.endswith(b"LockstepError: nowhere.png: no such file or folder\n")
+    assert done.stderr.endswith(b"nowhere.onnx: no such bundle; expected a path to a model.onnx\n")
 
 
 def test_help_lists_every_option() -> None:
@@ -563,16 +561,20 @@ def test_output_that_fails_half_way_is_absent(
     assert left == ({} if before is None else {name: before})
 
 
-@pytest.mark.parametrize("wrong", ["bundle", "input"])
-def test_bad_input_leaves_the_old_output_alone(
-    bundle: str, photos: list[str], tmp_path: Path, wrong: str
-) -> None:
+def test_a_path_that_does_not_exist_is_a_row(batch: Run, photos: list[str]) -> None:
+    code, out, _ = batch("nowhere.png", photos[0], "nowhere/")
+    assert code == 0
+    rows = rows_of(out)
+    assert [row["path"] for row in rows] == ["nowhere.png", photos[0], "nowhere/"]
+    assert [row["error"] for row in rows] == ["no such file", "", "no such file"]
+
+
+def test_bad_input_leaves_the_old_output_alone(photos: list[str], tmp_path: Path) -> None:
     output = tmp_path / "out" / "rows.csv"
     output.parent.mkdir()
     output.write_text("old")
-    first, second = ("nowhere", photos[0]) if wrong == "bundle" else (bundle, "nowhere")
     with pytest.raises(LockstepError, match="nowhere: no such"):
-        main([first, second, "--output", str(output)])
+        main(["nowhere", photos[0], "--output", str(output)])
     assert [(path.name, path.read_text()) for path in output.parent.iterdir()] == [
         ("rows.csv", "old")
     ]

@@ -34,7 +34,9 @@ def test_links_to_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
     photos.mkdir()
     (photos / "cats").symlink_to(tmp_path / "elsewhere")
     (photos / "loop").symlink_to(photos)
-    assert names(find_image_files(photos)[0], photos) == ["cats/a.png"]
+    images, others = find_image_files(photos)
+    assert names(images, photos) == ["cats/a.png"]
+    assert names(others, photos) == ["loop"]
 
 
 def test_a_folder_above_may_be_hidden(tmp_path: Path) -> None:

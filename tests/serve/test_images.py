@@ -460,7 +460,7 @@ def test_what_pillow_only_warns_of_is_refused_too() -> None:
     code = (
         "import sys, serve\n"
         "data = sys.stdin.buffer.read()\n"
-        "try: serve.read_image(data, serve.ImageSpec(8, 8, 3, max_pixels=10**9))\n"
+        "try: serve.read_image(data, serve.ImageSpec(8, 8, 3, max_pixels=89_478_485))\n"
         "except serve.ImageError as error: print(error)\n"
     )
     done = subprocess.run(
@@ -629,3 +629,12 @@ def test_damaged_files_give_pixels_or_an_image_error(seed: int) -> None:
         read += 1
     assert read > 50  # the mutations reach the pixels
     assert refused > 50  # and the parsers
+
+
+def test_transparency_of_16_bit_grey_is_kept(tmp_path: Path) -> None:
+    """A PNG of 16-bit grey may name one value that is transparent."""
+    wide = np.array([[0, 300], [40_000, 65_535]], np.uint16)
+    path = tmp_path / "wide.png"
+    Image.fromarray(wide).save(path, transparency=300)
+    pixels = read_image(path, ImageSpec(2, 2, 1, background=9))
+    np.testing.assert_array_equal(pixels[..., 0], [[0, 9], [40_000 >> 8, 255]])

@@ -73,6 +73,17 @@ def identity(data: str) -> Any:
     return module.identity(place)
 
 
+def same(one: str, other: str) -> bool:
+    """Whether two settings of `data` name the same source, however its path is written."""
+
+    def resolved(data: str) -> tuple[str, str]:
+        name, _, place = data.partition(":")
+        is_path = PLACES.get(name) == "PATH"
+        return name, str(Path(place).expanduser().resolve()) if is_path else place
+
+    return resolved(one) == resolved(other)
+
+
 def open_source(data: str) -> Source:
     """Open the source that `data` names.
 

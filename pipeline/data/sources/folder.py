@@ -65,27 +65,38 @@ def _root(place: str) -> Path:
 def _find_files(root: Path) -> tuple[list[_File], list[str]]:
     """The image files, in sorted order, and the names of all others; hidden ones are others."""
     files: list[_File] = []
-    folders = [
-        path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")
-    ]
-    has_splits = any(SPLIT_FOLDERS.get(path.name) == "train" for path in folders) and all(
-        path.name in SPLIT_FOLDERS for path in folders
-    )
-    depth = 2 if has_splits else 1
     images, others = find_image_files(root)
     for path in images + others:
         _check_name(path)
+    has_splits = _has_splits(root, images)
+    depth = 2 if has_splits else 1
     for path in images:
         parts = path.relative_to(root).parts
         if len(parts) <= depth:  # beside the class folders
             others.append(path)
             continue
-        split = SPLIT_FOLDERS[parts[0]] if has_splits else None
+        split = SPLIT_FOLDERS[parts[0].lower()] if has_splits else None
         files.append(_File(path, parts[depth - 1], split))
     return files, [str(path.relative_to(root)) for path in sorted(others)]
 
 
+def _has_splits(root: Path, images: list[Path]) -> bool:
+    """Whether the folders below `root` are splits, with the classes one level further down."""
+    names = {path.relative_to(root).parts[0] for path in images if path.parent != root}
+    splits = {SPLIT_FOLDERS[name.lower()] for name in names if name.lower() in SPLIT_FOLDERS}
+    if "train" in splits and all(name.lower() in SPLIT_FOLDERS for name in names):
+        return True
+    if len(splits) > 1:  # one alone may be a class: bus, car, train
+        raise SourceError(
+            f"folder:{root}: expected one subfolder per class, or train/ val/ test/ above them; "
+            f"got both or half of it: {', '.join(sorted(names))}; move or rename what does not fit"
+        )
+    return False
+
+
 def _check_name(path: Path) -> None:
+    if "\n" in str(path) or "\r" in str(path):
+        raise SourceError(f"{str(path)!a}: expected a file name without line breaks; rename it")
     try:
         str(path).encode()
     except UnicodeEncodeError:

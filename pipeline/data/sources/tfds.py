@@ -5,6 +5,7 @@ them. Prepared sets lie where tensorflow-datasets keeps them (`TFDS_DATA_DIR`).
 """
 
 import logging
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,7 +33,10 @@ def open_source(place: str) -> Source:
     except ImportError as error:
         raise SourceError(f"tfds:{place}: needs tensorflow-datasets: {error}") from None
 
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    for noisy in ("absl", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
     try:
         builder = tfds.builder(place, try_gcs=False)
         builder.download_and_prepare(
