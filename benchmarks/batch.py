@@ -7,7 +7,6 @@ python benchmarks/batch.py runs/fashion-mnist --photos 200
 import argparse
 import io
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from PIL import Image
+from rounds import compare
 
 from export.prepared_data import PreparedData
 from export.run_directory import RunDirectory
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, help="make so many JPEGs of 1600x1200 and use them")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        compare(options, Path(folder))
+        measure(options, Path(folder))
 
 
 def make_photos(folder: Path, count: int) -> list[str]:
@@ -68,8 +68,8 @@ def make_photos(folder: Path, count: int) -> list[str]:
     return paths
 
 
-def compare(options: argparse.Namespace, folder: Path) -> None:
-    """Time both on the same files, interleaved, and print the ratio."""
+def measure(options: argparse.Namespace, folder: Path) -> None:
+    """Both on the same files."""
     run = RunDirectory(options.run_dir)
     data = PreparedData.open(run.data)
     paths = [str(data.proof_path(file)) for file in data.manifest.proof_files][: options.images]
@@ -77,22 +77,25 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
         paths = make_photos(folder, options.photos)
     shape = data.manifest.image_spec().shape
     workers = os.cpu_count() or 1
-    contestants: dict[str, Callable[[], None]] = {
-        "bare loop": lambda: bare_loop(run.bundle, paths, 32, shape),
-        "batch command": lambda: batch_command(run.bundle, paths, 32, workers),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(options.rounds + 1):
-        for name, contestant in contestants.items():
+
+    def rate(work: Callable[[], None]) -> Callable[[], float]:
+        def timed() -> float:
             start = time.perf_counter()
-            contestant()
-            if number:  # the first round warms files and libraries up
-                seconds[name].append(time.perf_counter() - start)
-    baseline = statistics.median(seconds["bare loop"])
+            work()
+            return len(paths) / (time.perf_counter() - start)
+
+        return timed
+
     print(f"{len(paths)} files, batches of 32, medians of {options.rounds} rounds")
-    for name, values in seconds.items():
-        median = statistics.median(values)
-        print(f"{name:<14} {len(paths) / median:8.0f} images/s   ratio {baseline / median:.2f}")
+    compare(
+        {
+            "bare loop": rate(lambda: bare_loop(run.bundle, paths, 32, shape)),
+            "batch command": rate(lambda: batch_command(run.bundle, paths, 32, workers)),
+        },
+        baseline="bare loop",
+        rounds=options.rounds,
+        unit="images/s",
+    )
 
 
 if __name__ == "__main__":

@@ -5,14 +5,15 @@ python benchmarks/batches.py
 
 import argparse
 import os
-import statistics
 import time
+from collections.abc import Callable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
 import tensorflow as tf
+from rounds import compare
 
 import models
 from models.options import CnnOptions
@@ -61,19 +62,24 @@ def main() -> None:
     images = generator.integers(0, 256, (options.images, 28, 28, 1), np.uint8)
     labels = generator.integers(0, 10, options.images)
     examples = Examples(images, labels, np.arange(options.images), 10)
-    rates: dict[str, list[float]] = {name: [] for name in (*CONTESTANTS, "training")}
-    for _ in range(options.rounds):
-        rates["training"].append(train(examples))
-        for name, augmentation in CONTESTANTS.items():
-            dataset = training_batches(
+
+    def batches(augmentation: AugmentOptions) -> Callable[[], float]:
+        return lambda: read_all(
+            training_batches(
                 examples, batch_size=BATCH, epochs=1, seed=0, augmentation=augmentation
             )
-            rates[name].append(read_all(dataset))
-    baseline = statistics.median(rates["training"])
+        )
+
     print(f"28x28 grey, batches of {BATCH}, medians of {options.rounds} rounds")
-    for name, values in rates.items():
-        median = statistics.median(values)
-        print(f"{name:<10} {median:9.0f} images/s   {median / baseline:6.1f} x training alone")
+    compare(
+        {
+            "training": lambda: train(examples),
+            **{name: batches(augmentation) for name, augmentation in CONTESTANTS.items()},
+        },
+        baseline="training",
+        rounds=options.rounds,
+        unit="images/s",
+    )
 
 
 if __name__ == "__main__":
