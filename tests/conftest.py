@@ -2,11 +2,36 @@
 
 import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+ROOT = Path(__file__).resolve().parents[1]
+
+RunModule = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def run_module() -> RunModule:
+    """Run `python -m MODULE ARGUMENTS` in a folder, in the environment of a user."""
+
+    def run(module: str, *arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
+        environment = {key: os.environ[key] for key in os.environ if key != "TF_CPP_MIN_LOG_LEVEL"}
+        return subprocess.run(
+            [sys.executable, "-m", module, *map(str, arguments)],
+            cwd=folder,
+            env={**environment, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+
+    return run
 
 
 @pytest.fixture(scope="session")

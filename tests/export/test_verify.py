@@ -1,10 +1,8 @@
 """The proof passes on what was exported, and turns red on every fault that is put in."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +16,6 @@ from export.run_directory import RunDirectory
 from export.verify import ParityError, main
 from serve.bundle import METADATA_KEY
 from serve.command import LockstepError
-
-
-def without_log_level() -> dict[str, str]:
-    """The environment of a user, who has no log level set."""
-    return {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
 
 
 def checks_after(run: Path) -> dict[str, dict[str, Any]]:
@@ -180,14 +173,11 @@ def test_a_reader_that_refuses_a_test_file_is_caught(run_copy: Path) -> None:
     assert "cannot be read: image of 8x8 = 64 pixels" in checks_after(run_copy)["batch"]["reason"]
 
 
-def test_a_failed_proof_takes_the_bundle_out_of_service(run_copy: Path) -> None:
+def test_a_failed_proof_takes_the_bundle_out_of_service(
+    run_copy: Path, run_module: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     edit_tensor(run_copy, 100, lambda values: values.fill(0.0))
-    done = subprocess.run(
-        [sys.executable, "-m", "export.verify", str(run_copy)],
-        capture_output=True,
-        text=True,
-        env=without_log_level(),
-    )
+    done = run_module("export.verify", run_copy, folder=run_copy.parent)
     assert done.returncode == 1
     assert done.stderr.startswith("error: the proof failed (onnx: ")
     assert len(done.stderr.splitlines()) == 1

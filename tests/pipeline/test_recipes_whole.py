@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,22 +14,24 @@ from export.prepared_data import PreparedData
 from export.serving_function import load_model
 from pipeline.data.sources import fashion_mnist
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 
-def run(module: str, *arguments: str | Path, folder: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+Run = Callable[..., None]
 
 
-def batch_accuracy(run_dir: Path, folder: Path) -> tuple[float, int]:
+@pytest.fixture
+def run(run_module: Callable[..., subprocess.CompletedProcess[str]]) -> Run:
+    """Run a module, which must succeed."""
+
+    def succeed(module: str, *arguments: str | Path, folder: Path) -> None:
+        done = run_module(module, *arguments, folder=folder)
+        assert done.returncode == 0, done.stderr
+
+    return succeed
+
+
+def batch_accuracy(run: Run, run_dir: Path, folder: Path) -> tuple[float, int]:
     """Accuracy of the ONNX file on the encoded test images, read by the batch command."""
     data = PreparedData.open(run_dir / "data")
     files = data.manifest.proof_files
@@ -47,12 +49,12 @@ def batch_accuracy(run_dir: Path, folder: Path) -> tuple[float, int]:
     return float(np.mean(right)), len(right)
 
 
-def test_digits_twice(tmp_path: Path) -> None:
+def test_digits_twice(run: Run, tmp_path: Path) -> None:
     """The promised accuracy, and the same command gives the same weights and the same bundle."""
     for name in ("one", "two"):
         run("pipeline.run", "--run-dir", name, folder=tmp_path)
     one, two = tmp_path / "one", tmp_path / "two"
-    accuracy, examples = batch_accuracy(one, tmp_path)
+    accuracy, examples = batch_accuracy(run, one, tmp_path)
     assert examples == 359
     assert accuracy >= 0.985
     assert json.loads((one / "metrics.json").read_bytes())["accuracy"] == pytest.approx(accuracy)
@@ -67,7 +69,7 @@ def test_digits_twice(tmp_path: Path) -> None:
     assert (one / "metrics.json").read_bytes() == (two / "metrics.json").read_bytes()
 
 
-def test_fashion_mnist(tmp_path: Path) -> None:
+def test_fashion_mnist(run: Run, tmp_path: Path) -> None:
     if not fashion_mnist.DIRECTORY.is_dir():
         if os.environ.get("CI"):
             pytest.fail("dataset-fashion-mnist is not installed")
@@ -80,7 +82,7 @@ def test_fashion_mnist(tmp_path: Path) -> None:
         6_000,
         10_000,
     ]
-    accuracy, examples = batch_accuracy(run_dir, tmp_path)
+    accuracy, examples = batch_accuracy(run, run_dir, tmp_path)
     assert examples == 10_000
     assert accuracy >= 0.925
     assert json.loads((run_dir / "parity.json").read_bytes())["passed"]

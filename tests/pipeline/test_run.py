@@ -1,10 +1,10 @@
 """The main job as a user calls it: `python -m pipeline.run`."""
 
 import csv
+import functools
 import json
-import os
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,22 +16,16 @@ from PIL import Image
 from export.prepared_data import PreparedData
 from pipeline.recipe import load_recipe, resolve
 
-ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("prepare", "train", "evaluate", "export", "verify", "report")
 QUICK = ("--train.epochs", "2", "--model.filters", "[8,8]", "--model.convolutions", "1")
 
 
-def run(
-    *arguments: str | Path, folder: Path, module: str = "pipeline.run"
-) -> subprocess.CompletedProcess[str]:
-    environment = {key: os.environ[key] for key in os.environ if key != "TF_CPP_MIN_LOG_LEVEL"}
-    return subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        cwd=folder,
-        env={**environment, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(run_module: Run) -> Run:
+    return functools.partial(run_module, "pipeline.run")
 
 
 def stages_run(output: str) -> list[str]:
@@ -96,7 +90,7 @@ def test_the_run_directory_keeps_its_contract(trained_run: Path) -> None:
     assert json.loads((trained_run / "parity.json").read_bytes())["passed"] is True
 
 
-def test_the_same_command_skips_and_a_changed_option_reruns(run_copy: Path) -> None:
+def test_the_same_command_skips_and_a_changed_option_reruns(run: Run, run_copy: Path) -> None:
     same = run("--run-dir", run_copy, "--train.epochs", "3", folder=run_copy.parent)
     assert same.returncode == 0, same.stderr
     assert stages_run(same.stdout) == []
@@ -108,7 +102,7 @@ def test_the_same_command_skips_and_a_changed_option_reruns(run_copy: Path) -> N
     assert (run_copy / "data" / "manifest.json").stat().st_mtime_ns == before
 
 
-def test_photos_from_a_folder_to_predictions(tmp_path: Path) -> None:
+def test_photos_from_a_folder_to_predictions(run: Run, run_module: Run, tmp_path: Path) -> None:
     """The default run name, a batch prediction on the originals, and their agreement."""
     folder = photos(tmp_path / "photos")
     (folder / "notes.txt").write_text("not an image")
@@ -122,13 +116,8 @@ def test_photos_from_a_folder_to_predictions(tmp_path: Path) -> None:
     assert manifest.ignored == ["notes.txt"]
     assert manifest.image_spec().shape == (24, 32, 3)
 
-    batch = run(
-        run_dir / "model.onnx",
-        "photos",
-        "--output",
-        "out.csv",
-        folder=tmp_path,
-        module="serve.batch",
+    batch = run_module(
+        "serve.batch", run_dir / "model.onnx", "photos", "--output", "out.csv", folder=tmp_path
     )
     assert batch.returncode == 0, batch.stderr
     with open(tmp_path / "out.csv", newline="") as stream:
@@ -137,7 +126,7 @@ def test_photos_from_a_folder_to_predictions(tmp_path: Path) -> None:
     assert all(row["label"] in manifest.class_names and not row["error"] for row in rows)
 
 
-def test_arrays_from_an_npz(tmp_path: Path) -> None:
+def test_arrays_from_an_npz(run: Run, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (40, 10, 10)).astype(np.uint8)
     np.savez(tmp_path / "set.npz", images=images, labels=np.arange(40) % 2)
@@ -191,21 +180,21 @@ def test_a_failed_proof_fails_the_run_but_shows_the_report(run_copy: Path) -> No
     ],
 )
 def test_bad_input_is_one_line_and_leaves_no_bundle(
-    arguments: list[str], expected: list[str], tmp_path: Path
+    run: Run, arguments: list[str], expected: list[str], tmp_path: Path
 ) -> None:
     done = run(*arguments, "--run-dir", "run", folder=tmp_path)
     assert_one_line(done, *expected)
     assert not (tmp_path / "run" / "model.onnx").exists()
 
 
-def test_a_run_directory_of_other_data_is_not_overwritten(run_copy: Path) -> None:
+def test_a_run_directory_of_other_data_is_not_overwritten(run: Run, run_copy: Path) -> None:
     photos(run_copy.parent / "photos")
     done = run("--data", "folder:photos", "--run-dir", run_copy, folder=run_copy.parent)
     assert_one_line(done, "holds a run on digits, expected one on folder:photos", "--run-dir")
     assert (run_copy / "model.onnx").is_file()
 
 
-def test_a_directory_with_other_files_is_not_written_to(tmp_path: Path) -> None:
+def test_a_directory_with_other_files_is_not_written_to(run: Run, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").touch()
     done = run("--run-dir", "thesis", folder=tmp_path)
@@ -213,7 +202,7 @@ def test_a_directory_with_other_files_is_not_written_to(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.txt"]
 
 
-def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+def test_debug_shows_the_traceback(run: Run, tmp_path: Path) -> None:
     done = run("--debug", "--data", "folder:nowhere", folder=tmp_path)
     assert done.returncode != 0
     assert "Traceback" in done.stderr
