@@ -97,8 +97,17 @@ class PreparedData:
                 f"{error.filename}: no such file; expected a finished run directory, "
                 "so run python -m pipeline.run first"
             ) from None
-        except (ValidationError, ValueError) as error:
-            raise LockstepError(f"{directory}: damaged data set: {error}") from None
+        except ValidationError as error:  # one of perhaps thousands is enough to know
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise LockstepError(
+                f"{directory}: damaged manifest.json, or one of another release: {place}: "
+                f"{first['msg']}; delete the folder to prepare again"
+            ) from None
+        except (ValueError, EOFError) as error:
+            raise LockstepError(
+                f"{directory}: damaged data set: {error}; delete the folder to prepare again"
+            ) from None
         shape = (len(labels), *manifest.image_spec().shape)
         if images.dtype != np.uint8 or images.shape != shape:
             raise LockstepError(

@@ -207,7 +207,8 @@ def _run_batch(
             capture_output=True,
             text=True,
         )
-        if not output.is_file():
+        # 1 says that no file could be read; the rows say why.
+        if done.returncode not in (0, 1) or not output.is_file():
             raise PathError(f"the batch command failed: {done.stderr.strip()}")
         return _read_answers(output, len(paths), class_names)
 

@@ -30,6 +30,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         # "No space left on device" alone helps nobody, nor does the temporary's name.
         if isinstance(error, OSError) and error.filename in (None, str(temporary), temporary):
             error.filename = str(path)
+        if aside.exists() and not path.exists():
+            aside.replace(path)
         remove(temporary)
         raise
 

@@ -142,3 +142,24 @@ def test_a_name_that_cannot_be_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="too long"):
         write_text(tmp_path / ("x" * 300), "text")
     assert names_in(tmp_path) == []
+
+
+def test_a_directory_that_cannot_take_its_name_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old one steps aside for a moment, and comes back."""
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "old").touch()
+    rename = Path.replace
+
+    def refuse(source: Path, target: Path) -> Path:
+        if source.name.startswith(".partial-"):
+            raise OSError(5, "Input/output error")
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(OSError, match="Input/output"), atomic_path(path) as temporary:
+        temporary.mkdir()
+    assert [file.name for file in path.iterdir()] == ["old"]
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
