@@ -1,7 +1,6 @@
 """Bytes to uint8 pixels: the one image reader of training, proof and serving.
 
-Everything that decides which pixels a file becomes is in `ImageSpec` and in this file. The spec is
-recorded by `prepare` and travels inside the bundle, so both sides read the same bytes alike.
+Everything that decides which pixels a file becomes is in `ImageSpec` and in this file.
 
 What the reader does with unusual files:
 
@@ -14,35 +13,26 @@ What the reader does with unusual files:
   `ImageSpec.max_pixels`, and animations (which frame would be the example?).
 """
 
-import dataclasses
 import io
+import math
 import os
 import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from serve.command import LockstepError
+from serve.image_spec import RESAMPLINGS, ImageSpec
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
-RESIZES = ("crop", "stretch", "pad")
-RESAMPLINGS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-
-MOST_PIXELS = 89_478_485
-"""Pillow's own limit against decompression bombs, above which it reads nothing here."""
+SCALED_DECODE_MARGIN = 2
+"""A JPEG decoded at a smaller scale still has so many times the pixels needed along each side."""
 
 # Pillow only warns of a decompression bomb up to twice its own limit. Here that is an error too.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
@@ -65,86 +55,6 @@ _DAMAGED = (
 
 class ImageError(LockstepError):
     """An image that cannot be read; the message is the reason."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageSpec:
-    """How a file becomes an array. Frozen, comparable, and written into every bundle.
-
-    Attributes:
-        height: rows of the result, in pixels.
-        width: columns of the result, in pixels.
-        channels: 1 (grey) or 3 (RGB).
-        resize: how another shape is fitted: "crop" scales until both sides are covered and cuts the
-            middle out, "pad" scales until both sides fit and fills with `background`, "stretch"
-            ignores the aspect ratio.
-        resample: filter of the resize: "nearest", "bilinear", "bicubic" or "lanczos"; all but
-            "nearest" are antialiased.
-        background: grey value (0 to 255) under transparent pixels and around padded images.
-        max_pixels: largest width * height that is decoded at all; `MOST_PIXELS` at most.
-    """
-
-    height: int
-    width: int
-    channels: int
-    resize: str = "crop"
-    resample: str = "bilinear"
-    background: int = 255
-    max_pixels: int = 50_000_000
-
-    def __post_init__(self) -> None:
-        for field in ("height", "width", "max_pixels"):
-            value = getattr(self, field)
-            if not _is_integer(value) or value < 1:
-                raise LockstepError(
-                    f"image spec: expected {field} to be an integer of at least 1, got {value!r}"
-                )
-        if not _is_integer(self.channels):
-            raise LockstepError(
-                f"image spec: expected channels to be 1 or 3, got {self.channels!r}"
-            )
-        if self.max_pixels > MOST_PIXELS:
-            raise LockstepError(
-                f"image spec: expected max_pixels of at most {MOST_PIXELS}, got {self.max_pixels}"
-            )
-        if not _is_integer(self.background) or not 0 <= self.background <= 255:
-            raise LockstepError(
-                f"image spec: expected background in 0..255, got {self.background!r}"
-            )
-        for field, allowed in (
-            ("channels", (1, 3)),
-            ("resize", RESIZES),
-            ("resample", tuple(RESAMPLINGS)),
-        ):
-            if getattr(self, field) not in allowed:
-                raise LockstepError(
-                    f"image spec: expected {field} to be one of {', '.join(map(str, allowed))}, "
-                    f"got {getattr(self, field)!r}"
-                )
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """`(height, width, channels)` of every array read with this spec."""
-        return (self.height, self.width, self.channels)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, for a JSON document."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, document: object) -> "ImageSpec":
-        """Read what `to_json` wrote; a missing or unknown field is an error."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(document, Mapping) or set(document) != names:
-            found = sorted(document) if isinstance(document, Mapping) else document
-            raise LockstepError(
-                f"image spec: expected the fields {sorted(names)}, got {found!r:.200}"
-            )
-        return cls(**document)
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def read_image(source: bytes | str | Path, spec: ImageSpec) -> NDArray[np.uint8]:
@@ -170,9 +80,14 @@ def read_image(source: bytes | str | Path, spec: ImageSpec) -> NDArray[np.uint8]
                     f"image of {image.width}x{image.height} = {pixels:,} pixels: expected at most "
                     f"{spec.max_pixels:,}; shrink it, or raise the limit if you trust the source"
                 )
+            size: tuple[float, float] = image.size
+            if _can_shrink(image, spec):
+                size = _shrink_while_decoding(image, spec)
+            _mend_transparent_colour(image)
             image.load()
+            box = _turned_box(image, size)
             ImageOps.exif_transpose(image, in_place=True)
-            return _to_array(image, spec)
+            return _to_array(image, spec, box)
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -234,19 +149,105 @@ def _open(source: bytes | str | Path) -> Image.Image:
     return Image.open(source, formats=FORMATS)
 
 
-def _to_array(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
-    image = _to_mode(image, spec)
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
+
+
+def _can_shrink(image: Image.Image, spec: ImageSpec) -> bool:
+    """Only JPEGs can; and picking single pixels must pick them from the whole picture."""
+    jpeg = image.format in ("JPEG", "MPO")
+    return spec.scaled_decode and jpeg and spec.resample != "nearest"
+
+
+def _shrink_while_decoding(image: Image.Image, spec: ImageSpec) -> tuple[float, float]:
+    """Have the JPEG decoder leave out the high frequencies that the resize would remove anyway.
+
+    The decoder's inverse cosine transform can give 1/2, 1/4 or 1/8 of the size (libjpeg,
+    `scale_denom`) at a fraction of the cost. The smallest that still has `SCALED_DECODE_MARGIN`
+    times the pixels needed is chosen, so that the resize keeps most of the work of antialiasing.
+
+    Returns:
+        Width and height of the picture in decoded pixels. Where the scale does not divide a side,
+        the last pixel is only partly of the picture, and the rest of it must not be resized too.
+    """
     size = (spec.width, spec.height)
-    if image.size != size:
-        method = RESAMPLINGS[spec.resample]
-        if spec.resize == "crop":
-            image = ImageOps.fit(image, size, method)
-        elif spec.resize == "pad":
-            color = spec.background if spec.channels == 1 else (spec.background,) * 3
-            image = ImageOps.pad(image, size, method, color=color)
-        else:
-            image = image.resize(size, method)
+    turned = _orientation(image) in (5, 6, 7, 8)
+    width, height = image.size[::-1] if turned else image.size
+    scales = (size[0] / width, size[1] / height)
+    if spec.resize == "stretch":
+        needed = size
+    else:
+        scale = max(scales) if spec.resize == "crop" else min(scales)
+        needed = (math.ceil(width * scale), math.ceil(height * scale))
+    if turned:
+        needed = needed[::-1]
+    done = image.draft(None, (needed[0] * SCALED_DECODE_MARGIN, needed[1] * SCALED_DECODE_MARGIN))
+    return done[1][2:] if done else image.size
+
+
+def _orientation(image: Image.Image) -> object:
+    return image.getexif().get(ExifTags.Base.Orientation, 1)
+
+
+def _turned_box(image: Image.Image, size: tuple[float, float]) -> Box | None:
+    """Where a picture that takes up `size` of `image` will lie once orientation is applied."""
+    if size == image.size:
+        return None
+    orientation = _orientation(image)
+    right, below = image.width - size[0], image.height - size[1]  # what is not of the picture
+    left = right if orientation in (2, 3, 7, 8) else 0.0
+    top = below if orientation in (3, 4, 6, 7) else 0.0
+    box = (left, top, left + size[0], top + size[1])
+    return (box[1], box[0], box[3], box[2]) if orientation in (5, 6, 7, 8) else box
+
+
+def _mend_transparent_colour(image: Image.Image) -> None:
+    """Bring the colour that a PNG calls transparent to the depth that its pixels get.
+
+    Pillow widens grey of 2 and 4 bits and cuts colour of 16 bits, but leaves this one as it was.
+    """
+    transparent = image.info.get("transparency")
+    if not isinstance(image, PngImagePlugin.PngImageFile) or transparent is None or not image.tile:
+        return
+    stored = image.tile[0][3]
+    if stored in ("L;2", "L;4"):
+        image.info["transparency"] = transparent * (85 if stored == "L;2" else 17)
+    elif stored == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in transparent)
+
+
+def _to_array(image: Image.Image, spec: ImageSpec, box: Box | None = None) -> NDArray[np.uint8]:
+    """Args: box: where in `image` the picture lies; left out, all of it."""
+    image = _to_mode(image, spec)
+    if image.size != (spec.width, spec.height):
+        image = _fitted(image, spec, box or (0, 0, *image.size))
     return np.asarray(image, dtype=np.uint8).reshape(spec.shape)
+
+
+def _fitted(image: Image.Image, spec: ImageSpec, box: Box) -> Image.Image:
+    """As `ImageOps.fit`, `ImageOps.pad` and `resize` do it, but of a box between pixels."""
+    size, method = (spec.width, spec.height), RESAMPLINGS[spec.resample]
+    left, top, right, bottom = box
+    width, height = right - left, bottom - top
+    if spec.resize == "stretch":
+        return image.resize(size, method, box)
+    if spec.resize == "crop":
+        ratio = size[0] / size[1]
+        part = (min(width, ratio * height), min(height, width / ratio))
+        left, top = left + (width - part[0]) / 2, top + (height - part[1]) / 2
+        right, bottom = min(left + part[0], image.width), min(top + part[1], image.height)
+        return image.resize(size, method, (left, top, right, bottom))
+    inner = (
+        min(size[0], max(1, round(width / height * size[1]))),
+        min(size[1], max(1, round(height / width * size[0]))),
+    )
+    color = spec.background if spec.channels == 1 else (spec.background,) * 3
+    padded = Image.new(image.mode, size, color)
+    padded.paste(
+        image.resize(inner, method, box),
+        (round((size[0] - inner[0]) / 2), round((size[1] - inner[1]) / 2)),
+    )
+    return padded
 
 
 def _to_mode(image: Image.Image, spec: ImageSpec) -> Image.Image:

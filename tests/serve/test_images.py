@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import math
 import os
 import random
 import re
@@ -17,17 +18,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 import serve
 from serve.command import LockstepError
+from serve.image_spec import MOST_PIXELS, MOST_SIDE, RESAMPLINGS, RESIZES, ImageSpec
 from serve.images import (
     EXTENSIONS,
     FORMATS,
-    RESAMPLINGS,
-    RESIZES,
+    SCALED_DECODE_MARGIN,
     ImageError,
-    ImageSpec,
     encode_png,
     fit_pixels,
     read_image,
@@ -392,6 +392,74 @@ def test_the_content_decides_and_not_the_name(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(file, spec_of(pixels)), pixels)
 
 
+# Decoding a JPEG at a smaller scale
+
+
+def smooth(height: int, width: int) -> Pixels:
+    """A picture like a photo: mostly low frequencies."""
+    rows, columns = np.mgrid[:height, :width]
+    waves = [np.sin(rows / 31 + channel) + np.cos(columns / (23 + channel)) for channel in range(3)]
+    return (np.stack(waves, axis=2) * 60 + 128).astype(np.uint8)
+
+
+def fitted_by_pillow(image: Image.Image, spec: ImageSpec) -> Pixels:
+    size, method = (spec.width, spec.height), RESAMPLINGS[spec.resample]
+    if spec.resize == "stretch":
+        return np.asarray(image.resize(size, method))
+    fit = ImageOps.fit if spec.resize == "crop" else ImageOps.pad
+    return np.asarray(fit(image, size, method, **({} if fit is ImageOps.fit else {"color": 0})))
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize("shape", [(600, 400), (256, 256), (129, 1000)], ids=str)
+def test_scaled_decoding_is_nearly_full_decoding(shape: tuple[int, int], resize: str) -> None:
+    data = encode(smooth(*shape), "JPEG", quality=95)
+    scaled = ImageSpec(16, 16, 3, resize=resize, background=0)
+    full = dataclasses.replace(scaled, scaled_decode=False)
+    exact = fitted_by_pillow(Image.open(io.BytesIO(data)), full)
+    np.testing.assert_array_equal(read_image(data, full), exact)
+    got = read_image(data, scaled).astype(int)
+    assert (got != exact).any()
+    assert np.abs(got - exact).mean() < 2.5
+
+
+@pytest.mark.parametrize(
+    ("factor", "scale"), [(1, 1), (3.9, 1), (4, 2), (7.9, 2), (8, 4), (15.9, 4), (16, 8), (40, 8)]
+)
+def test_the_decoder_leaves_some_work_to_the_resize(factor: float, scale: int) -> None:
+    side = 32
+    stored = math.floor(side * factor)
+    image = Image.open(io.BytesIO(encode(noise(stored, stored, 3), "JPEG")))
+    spec = ImageSpec(side, side, 3)
+    expected = Image.open(io.BytesIO(encode(noise(stored, stored, 3), "JPEG")))
+    expected.draft(None, (-(-stored // scale), -(-stored // scale)))
+    assert expected.size == (-(-stored // scale),) * 2
+    assert expected.width >= side * min(factor, SCALED_DECODE_MARGIN) - 1
+    got = read_image(encode(noise(stored, stored, 3), "JPEG"), spec)
+    np.testing.assert_array_equal(got, fitted_by_pillow(expected, spec))
+    if scale > 1:
+        assert (got != fitted_by_pillow(image, spec)).any()
+
+
+@pytest.mark.parametrize("orientation", TO_STORED)
+@pytest.mark.parametrize("resize", RESIZES)
+def test_scaled_decoding_takes_orientation_into_account(orientation: int, resize: str) -> None:
+    data = turned(noise(512, 96, 3), orientation, "JPEG")
+    spec = ImageSpec(128, 24, 3, resize=resize)
+    stored = Image.open(io.BytesIO(data))
+    stored.draft(None, (stored.width // 2, stored.height // 2))
+    expected = fitted_by_pillow(ImageOps.exif_transpose(stored), spec)
+    np.testing.assert_array_equal(read_image(data, spec), expected)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "GIF"])
+def test_only_jpegs_are_decoded_at_a_smaller_scale(kind: str) -> None:
+    data = encode(noise(200, 200, 3), kind)
+    spec = ImageSpec(8, 8, 3)
+    full = dataclasses.replace(spec, scaled_decode=False)
+    np.testing.assert_array_equal(read_image(data, spec), read_image(data, full))
+
+
 # Refusals
 
 
@@ -510,12 +578,32 @@ def test_spec_refuses_bad_sizes(field: str, value: object) -> None:
         *(("resize", value) for value in ("", "Crop", None, [])),
         *(("resample", value) for value in ("", "cubic", None, 2)),
         *(("background", value) for value in (-1, 256, 1.5, "white", None, True)),
+        *(("scaled_decode", value) for value in (0, 1, "true", None, [])),
     ],
 )
 def test_spec_refuses_bad_choices(field: str, value: object) -> None:
     with pytest.raises(LockstepError, match=f"image spec: expected {field} ") as caught:
         ImageSpec(**{"height": 8, "width": 8, "channels": 3, field: value})
     assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(MOST_SIDE + 1, 8), (8, MOST_SIDE + 1), (10**9, 10**9)]
+)
+def test_spec_refuses_arrays_that_are_too_large(height: int, width: int) -> None:
+    with pytest.raises(LockstepError) as caught:
+        ImageSpec(height, width, 3)
+    assert str(caught.value) == (
+        f"image spec: expected height and width of at most 4096, got {height}x{width}"
+    )
+    assert ImageSpec(MOST_SIDE, MOST_SIDE, 3).shape == (MOST_SIDE, MOST_SIDE, 3)
+
+
+@pytest.mark.parametrize("value", [MOST_PIXELS + 1, 10**12])
+def test_spec_refuses_a_limit_that_is_none(value: int) -> None:
+    with pytest.raises(LockstepError, match=f"max_pixels of at most {MOST_PIXELS}, got {value}"):
+        ImageSpec(8, 8, 3, max_pixels=value)
+    assert ImageSpec(8, 8, 3, max_pixels=MOST_PIXELS).max_pixels == MOST_PIXELS
 
 
 def test_spec_is_frozen_and_comparable() -> None:
@@ -527,7 +615,7 @@ def test_spec_is_frozen_and_comparable() -> None:
 
 
 def test_spec_survives_json() -> None:
-    spec = ImageSpec(2, 3, 1, "pad", "lanczos", 7, 99)
+    spec = ImageSpec(2, 3, 1, "pad", "lanczos", 7, 99, scaled_decode=False)
     document = spec.to_json()
     assert document == {
         "height": 2,
@@ -537,6 +625,7 @@ def test_spec_survives_json() -> None:
         "resample": "lanczos",
         "background": 7,
         "max_pixels": 99,
+        "scaled_decode": False,
     }
     assert ImageSpec.from_json(document) == spec
 
