@@ -9,7 +9,9 @@ probabilities = classifier.predict(pixels[None])
 
 from serve.bundle import BundleDocument, BundleError
 from serve.classifier import Classifier
-from serve.images import ImageError, ImageSpec, read_image
+from serve.foreign import Description
+from serve.image_spec import ImageSpec
+from serve.images import ImageError, read_image
 
 __version__ = "0.1.0"
 
@@ -17,6 +19,7 @@ __all__ = [
     "BundleDocument",
     "BundleError",
     "Classifier",
+    "Description",
     "ImageError",
     "ImageSpec",
     "read_image",

@@ -2,6 +2,7 @@
 
     python -m serve.batch model.onnx photos/ --output predictions.csv
     python -m serve.batch model.onnx a.jpg b.png --format jsonl --top 3
+    python -m serve.batch resnet.onnx photos/ --labels labels.txt --input-range 0,1
     find photos -name '*.jpg' | python -m serve.batch model.onnx --inputs-from -
 
 A file that cannot be read becomes a row with the reason in the column `error`, and its neighbours
@@ -20,16 +21,21 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from serve.atomic import atomic_path
+from serve.bundle import BundleDocument
 from serve.classifier import Classifier
 from serve.command import CommandParser, LockstepError, run_command
+from serve.foreign import add_arguments, description
 from serve.image_files import find_image_files
-from serve.images import EXTENSIONS, ImageError, ImageSpec, read_image
+from serve.image_spec import ImageSpec
+from serve.images import EXTENSIONS, ImageError, read_image
 from serve.rows import WRITERS, Prediction
 
+BUNDLE = "bundle"
 READ_AHEAD = 2
 """Batches that are read while one is being labelled."""
 
@@ -81,6 +87,12 @@ def _read(path: str, spec: ImageSpec) -> NDArray[np.uint8] | ImageError:
         return read_image(path, spec)
     except ImageError as error:
         return error
+
+
+def is_another_pillow(document: BundleDocument) -> bool:
+    """Whether images were read by another major release of Pillow when the bundle was proven."""
+    made_with = document.versions.get("pillow", PIL.__version__)
+    return made_with.partition(".")[0] != PIL.__version__.partition(".")[0]
 
 
 def find_images(inputs: Sequence[str]) -> tuple[list[str], int]:
@@ -160,12 +172,16 @@ def _parser() -> CommandParser:
     add("--format", choices=sorted(WRITERS), help="default: by the name of --output, else csv")
     add("--top", metavar="INT", type=_count, default=1, help="labels per image (default: 1)")
     add("--probabilities", action="store_true", help="add the probability of every class")
+    add("--uncertain-below", metavar="SHARE", type=_threshold,
+        help="call an answer uncertain if its probability is below this, or below the bundle's "
+             "own threshold with the word bundle (default: never)")  # fmt: skip
     add("--batch-size", metavar="INT", type=_count, default=32, help="images at once (default: 32)")
     add("--workers", metavar="INT", type=_count, default=os.cpu_count() or 1,
         help="threads that read images (default: one per core)")  # fmt: skip
     add("--threads", metavar="INT", type=_count,
         help="threads of the model (default: one per core)")  # fmt: skip
     add("--quiet", action="store_true", help="no progress bar and no summary")
+    add_arguments(parser)
     return parser
 
 
@@ -179,6 +195,31 @@ def _count(text: str) -> int:
 _count.__name__ = "integer of at least 1"
 
 
+def _threshold(text: str) -> float | str:
+    if text == BUNDLE:
+        return text
+    share = float(text)
+    if not 0 <= share <= 1:
+        raise ValueError
+    return share
+
+
+_threshold.__name__ = "share from 0 to 1"
+
+
+def _smallest_certain(asked: float | str | None, classifier: Classifier) -> float | None:
+    """The threshold as a number; the bundle's own where that was asked for."""
+    if asked != BUNDLE:
+        return None if asked is None else float(asked)
+    rejection = classifier.document.rejection
+    if rejection is None:
+        raise LockstepError(
+            f"{classifier.path}: the bundle has no threshold of its own; give a number, or train "
+            "with --evaluate.coverage"
+        )
+    return rejection.threshold
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command. Exit code 1 if no input at all could be read."""
     options = _parser().parse_intermixed_args(arguments)
@@ -188,8 +229,18 @@ def main(arguments: list[str] | None = None) -> int:
     if not inputs:
         raise LockstepError("expected image files or folders after the bundle; see --help")
     paths, ignored = find_images(inputs)
-    classifier = Classifier(options.bundle, threads=options.threads or 0)
-    class_names = classifier.document.class_names
+    classifier = Classifier(
+        options.bundle, threads=options.threads or 0, description=description(options)
+    )
+    threshold = _smallest_certain(options.uncertain_below, classifier)
+    document = classifier.document
+    class_names = document.class_names
+    if not options.quiet and is_another_pillow(document):
+        print(
+            f"note: made with Pillow {document.versions['pillow']}, this is Pillow "
+            f"{PIL.__version__}: pixels can differ by some grey steps where it resizes otherwise",
+            file=sys.stderr,
+        )
     by_name = "jsonl" if options.output.endswith((".jsonl", ".ndjson")) else "csv"
 
     unreadable = 0
@@ -202,6 +253,7 @@ def main(arguments: list[str] | None = None) -> int:
             class_names,
             top=min(options.top, len(class_names)),
             all_probabilities=options.probabilities,
+            threshold=threshold,
         )
         for prediction in tqdm(
             predictions, total=len(paths), unit=" images", disable=options.quiet or None

@@ -2,26 +2,49 @@
 
 Input `image`: uint8 `[batch, height, width, channels]`; output `probabilities`: float32
 `[batch, classes]`. The ONNX metadata entry `lockstep.bundle` holds one JSON document with all that
-a server must know and a reader may ask: `BundleDocument`.
+a server must know and a reader may ask: `BundleDocument`. Its field `sha256` covers every other
+byte of the file and every other field of the document, so that nothing is changed unnoticed.
 """
 
 import dataclasses
+import hashlib
 import json
+import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from serve.command import LockstepError
-from serve.images import ImageSpec
+from serve.image_spec import ImageSpec
+from serve.onnx_file import with_entry, without_entry
 
 FORMAT = 1
 METADATA_KEY = "lockstep.bundle"
 INPUT = "image"
 OUTPUT = "probabilities"
+PRECISIONS = ("float32", "int8")
+DIGEST = "sha256"
+UNFIT_OPERATORS = ("Loop", "Scan", "Random", "Bernoulli", "Multinomial", "Sequence", "String")
+"""How operators begin that can run without end, grow without bound, or answer by chance."""
 
 
 class BundleError(LockstepError):
     """A file that is no bundle, or one that contradicts itself."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rejection:
+    """The confidence below which an answer is better called uncertain.
+
+    Attributes:
+        threshold: smallest top probability of a certain answer; found on the validation split.
+        coverage: share of the test split at or above it.
+        accuracy: accuracy on that share.
+    """
+
+    threshold: float
+    coverage: float
+    accuracy: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +56,16 @@ class BundleDocument:
         image: how a file becomes the input array.
         mean, std: per-channel normalization, in units of pixel / 255. For the record: it is applied
             inside the graph.
-        dataset_fingerprint: SHA-256 of the prepared data the model was trained on.
-        config_hash: SHA-256 of the run's resolved config.
+        temperature: the logits are divided by it before the softmax, inside the graph; fitted so
+            that a probability is the share of right answers. 1 if nothing was fitted.
+        rejection: where to call an answer uncertain, if that was asked for.
+        precision: numbers of the graph's convolutions: "float32" or "int8".
+        dataset_fingerprint: SHA-256 of the images it was trained on, or proven on.
+        config_hash: SHA-256 of the options it was made with.
         metrics: headline figures on the test split.
+        parity: the proof: for each path its figures against Keras. Empty before the proof.
         versions: the tools that made this file.
+        created: when, as ISO 8601 in UTC.
     """
 
     class_names: tuple[str, ...]
@@ -47,44 +76,88 @@ class BundleDocument:
     config_hash: str
     metrics: Mapping[str, float]
     versions: Mapping[str, str]
+    created: str
+    temperature: float = 1.0
+    rejection: Rejection | None = None
+    precision: str = "float32"
+    parity: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
     format: int = FORMAT
 
-    def to_json(self) -> str:
-        """The JSON text that goes into the ONNX metadata."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+    def to_json(self) -> dict[str, Any]:
+        """Plain values as JSON reads them; without the digest, which only a file has."""
+        return dict(json.loads(json.dumps(dataclasses.asdict(self))))
 
     @classmethod
-    def from_json(cls, text: str) -> "BundleDocument":
-        """Read what `to_json` wrote, checking the form of every field.
+    def from_json(cls, document: Any) -> "BundleDocument":
+        """Read what `to_json` gave, checking the form of every field.
 
         Raises:
             BundleError: naming the field that is missing, unknown or of the wrong kind.
         """
-        try:
-            document: dict[str, Any] = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise BundleError(f"the bundle's document is not JSON: {error}") from None
         if not isinstance(document, dict) or "format" not in document:
             raise BundleError("the bundle's document has no field 'format'")
-        if document["format"] != FORMAT:
+        if document["format"] is True or document["format"] != FORMAT:
             raise BundleError(
                 f"expected a bundle of format {FORMAT}, got {document['format']!r:.80}; "
                 "use the Lockstep release that wrote it, or export the model again"
             )
-        names = {field.name for field in dataclasses.fields(cls)}
-        if set(document) != names:
-            missing, unknown = sorted(names - set(document)), sorted(set(document) - names)
-            raise BundleError(f"the bundle's document lacks {missing} and has unknown {unknown}")
-        return cls(
-            class_names=_texts(document["class_names"]),
-            image=_image_spec(document["image"]),
-            mean=_numbers(document["mean"], "mean"),
-            std=_numbers(document["std"], "std"),
-            dataset_fingerprint=_text(document["dataset_fingerprint"], "dataset_fingerprint"),
-            config_hash=_text(document["config_hash"], "config_hash"),
-            metrics=_mapping(document["metrics"], "metrics", (int, float)),
-            versions=_mapping(document["versions"], "versions", (str,)),
+        fields = {field.name for field in dataclasses.fields(cls)}
+        if set(document) != fields:
+            missing, unknown = sorted(fields - set(document)), sorted(set(document) - fields)
+            raise BundleError(
+                f"the bundle's document lacks {missing!r:.200} and has unknown {unknown!r:.200}"
+            )
+        values = {name: _READ[name](document[name], name) for name in _READ}
+        channels = values["image"].channels
+        for name in ("mean", "std"):
+            expected = f"one number for each of {channels} channels"
+            _expect(len(values[name]) == channels, name, expected, document[name])
+        _expect(min(values["std"]) > 0, "std", "above 0", document["std"])
+        return cls(**values)
+
+
+def seal(content: bytes, document: Mapping[str, Any]) -> bytes:
+    """An ONNX file with `document` as its metadata entry, in place of one that it may have.
+
+    Args:
+        document: plain values, as `BundleDocument.to_json` gives them. The digest is added.
+    """
+    rest = without_entry(content, METADATA_KEY)
+    fields = {name: value for name, value in document.items() if name != DIGEST}
+    text = _canonical({**fields, DIGEST: _digest(rest, fields)})
+    return with_entry(rest, METADATA_KEY, text)
+
+
+def read_document(content: bytes, text: str) -> BundleDocument:
+    """The document in the metadata entry `text` of the file `content`.
+
+    Raises:
+        BundleError: it is damaged, or file and document are no longer those that were sealed.
+    """
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"the bundle's document is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise BundleError("the bundle's document has no field 'format'")
+    sealed = fields.pop(DIGEST, None)
+    document = BundleDocument.from_json(fields)
+    if sealed != _digest(without_entry(content, METADATA_KEY), fields):
+        raise BundleError(
+            "its content does not match the digest in its document: it was damaged or changed "
+            "after it was exported; copy it again, or export it again"
         )
+    return document
+
+
+def _canonical(fields: Mapping[str, Any]) -> str:
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"))
+
+
+def _digest(rest: bytes, fields: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(rest)
+    digest.update(_canonical(fields).encode())
+    return digest.hexdigest()
 
 
 def _expect(condition: bool, field: str, expected: str, value: object) -> None:
@@ -94,41 +167,103 @@ def _expect(condition: bool, field: str, expected: str, value: object) -> None:
         )
 
 
+def _is_text(value: object) -> bool:
+    """JSON can hold halves of characters, which no file and no terminal can."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
 def _text(value: object, field: str) -> str:
-    _expect(isinstance(value, str), field, "text", value)
+    _expect(_is_text(value), field, "text", value)
     return str(value)
 
 
-def _texts(value: object) -> tuple[str, ...]:
-    good = isinstance(value, list) and value and all(isinstance(name, str) for name in value)
-    _expect(bool(good), "class_names", "a list of names", value)
+def _texts(value: object, field: str) -> tuple[str, ...]:
+    good = isinstance(value, list) and value and all(map(_is_text, value))
+    _expect(bool(good), field, "a list of names", value)
     assert isinstance(value, list)
-    _expect(len(set(value)) == len(value), "class_names", "without repetition", value)
+    _expect(len(set(value)) == len(value), field, "without repetition", value)
     return tuple(value)
 
 
-def _numbers(value: object, field: str) -> tuple[float, ...]:
-    good = isinstance(value, list) and all(_is_finite(item) for item in value)
-    _expect(good, field, "a list of numbers", value)
-    assert isinstance(value, list)
-    return tuple(float(item) for item in value)
-
-
-def _is_finite(value: object) -> bool:
+def _is_number(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return abs(value) <= sys.float_info.max
+    return math.isfinite(value) if isinstance(value, float) else abs(value) <= sys.float_info.max
 
 
-def _mapping(value: object, field: str, kinds: tuple[type, ...]) -> dict[str, Any]:
-    good = isinstance(value, dict) and all(isinstance(item, kinds) for item in value.values())
-    _expect(good, field, "a mapping of names to plain values", value)
+def _number(value: Any, field: str) -> float:
+    _expect(_is_number(value), field, "a number", value)
+    return float(value)
+
+
+def _numbers(value: object, field: str) -> tuple[float, ...]:
+    _expect(isinstance(value, list) and bool(value), field, "a list of numbers", value)
+    assert isinstance(value, list)
+    _expect(all(map(_is_number, value)), field, "a list of numbers", value)
+    return tuple(map(float, value))
+
+
+def _temperature(value: object, field: str) -> float:
+    temperature = _number(value, field)
+    _expect(temperature > 0, field, "above 0", value)
+    return temperature
+
+
+def _precision(value: object, field: str) -> str:
+    _expect(value in PRECISIONS, field, f"one of {', '.join(PRECISIONS)}", value)
+    return str(value)
+
+
+def _figures(value: object, field: str) -> dict[str, float]:
+    good = isinstance(value, dict) and all(map(_is_number, value.values()))
+    _expect(good, field, "a mapping of names to numbers", value)
     assert isinstance(value, dict)
     return value
 
 
-def _image_spec(value: object) -> ImageSpec:
+def _parity(value: object, field: str) -> dict[str, dict[str, float]]:
+    _expect(isinstance(value, dict), field, "a mapping of paths to figures", value)
+    assert isinstance(value, dict)
+    return {path: _figures(figures, field) for path, figures in value.items()}
+
+
+def _versions(value: object, field: str) -> dict[str, str]:
+    good = isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+    _expect(good, field, "a mapping of names to texts", value)
+    assert isinstance(value, dict)
+    return value
+
+
+def _rejection(value: object, field: str) -> Rejection | None:
+    if value is None:
+        return None
+    names = {item.name for item in dataclasses.fields(Rejection)}
+    shares = value if isinstance(value, dict) and set(value) == names else {}
+    good = shares and all(_is_number(item) and 0 <= item <= 1 for item in shares.values())
+    _expect(bool(good), field, f"null or shares named {', '.join(sorted(names))}", value)
+    return Rejection(**shares)
+
+
+def _image_spec(value: object, field: str) -> ImageSpec:
     try:
         return ImageSpec.from_json(value)
     except LockstepError as error:
         raise BundleError(f"the bundle's document: {error}") from None
+
+
+_READ: dict[str, Callable[[Any, str], Any]] = {
+    "class_names": _texts,
+    "image": _image_spec,
+    "mean": _numbers,
+    "std": _numbers,
+    "dataset_fingerprint": _text,
+    "config_hash": _text,
+    "metrics": _figures,
+    "versions": _versions,
+    "created": _text,
+    "temperature": _temperature,
+    "rejection": _rejection,
+    "precision": _precision,
+    "parity": _parity,
+}
+"""How each field but `format` is checked and read."""

@@ -6,47 +6,62 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from serve.bundle import INPUT, METADATA_KEY, OUTPUT, BundleDocument, BundleError
+from serve.bundle import (
+    INPUT,
+    METADATA_KEY,
+    OUTPUT,
+    UNFIT_OPERATORS,
+    BundleDocument,
+    BundleError,
+    read_document,
+)
+from serve.command import LockstepError, printable
+from serve.foreign import Description, ForeignModelError, ForeignSession
+from serve.onnx_file import OnnxFile, TensorInfo, outline, read_file
+
+MOST_FOLDED_BYTES = 2**26
 
 
 class Classifier:
     """A bundle, ready to answer. Safe to call from several threads.
 
+    The file is read once; what is checked is what is loaded.
+
     Args:
         path: the ONNX file.
         threads: threads within one prediction; 0 lets onnxruntime take every core.
+        description: what a model that is no bundle does not say of itself.
+
+    Attributes:
+        document: what the bundle says of itself.
 
     Raises:
-        BundleError: the file is missing, is no ONNX model, has no document, or its graph and its
-            document disagree.
+        BundleError: the file is missing, damaged, unsafe or no ONNX model, has no document, or its
+            graph and its document disagree.
     """
 
-    def __init__(self, path: str | Path, *, threads: int = 0) -> None:
+    def __init__(
+        self, path: str | Path, *, threads: int = 0, description: Description | None = None
+    ) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise BundleError(f"{self.path}: no such bundle; expected a path to a model.onnx")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
+        self.document: BundleDocument
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(self.path), options, providers=["CPUExecutionProvider"], enable_fallback=0
-            )
-            metadata = self._session.get_modelmeta().custom_metadata_map
-        except _runtime_errors() as error:
-            first = str(error).splitlines()[0]
-            raise BundleError(f"{self.path}: onnxruntime cannot open it: {first}") from None
-        text = metadata.get(METADATA_KEY)
-        if text is None:
-            raise BundleError(
-                f"{self.path}: no bundle: its metadata has no entry {METADATA_KEY!r}; "
-                "export it with Lockstep"
-            )
-        try:
-            self.document = BundleDocument.from_json(text)
-        except BundleError as error:
-            raise BundleError(f"{self.path}: {error}") from None
-        self._check_signature()
+            self._open(read_file(self.path), threads, description)
+        except LockstepError as error:
+            raise BundleError(f"{self.path}: {printable(str(error))}") from None
+
+    def _open(self, content: bytes, threads: int, description: Description | None) -> None:
+        file = outline(content)
+        text = file.metadata.get(METADATA_KEY)
+        if description is None:
+            self.document = bundle_document(content, file)
+        elif text is not None:
+            raise BundleError("the bundle says itself what it is: leave out --labels and the like")
+        session = _open_session(content, threads)
+        self._session: onnxruntime.InferenceSession | ForeignSession = session
+        if description is not None:
+            self._session = ForeignSession(session, file, description)
+            self.document = self._session.document
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Class probabilities of a batch.
@@ -69,24 +84,83 @@ class Classifier:
             )
         try:
             (probabilities,) = self._session.run([OUTPUT], {INPUT: images})
-        except _runtime_errors() as error:
-            first = str(error).splitlines()[0]
-            raise BundleError(f"{self.path}: onnxruntime cannot run it: {first}") from None
+        except ForeignModelError as error:
+            raise BundleError(f"{self.path}: {printable(str(error))}") from None
+        except runtime_errors() as error:
+            raise BundleError(f"{self.path}: onnxruntime cannot run it: {_first(error)}") from None
+        if probabilities.shape != (len(images), len(self.document.class_names)):
+            raise BundleError(
+                f"{self.path}: expected {len(self.document.class_names)} probabilities for each of "
+                f"{len(images)} images, got an answer of shape {list(probabilities.shape)}"
+            )
+        if not np.isfinite(probabilities).all():
+            raise BundleError(f"{self.path}: the model answers with what are no finite numbers")
         return probabilities  # type: ignore[no-any-return]
 
-    def _check_signature(self) -> None:
-        inputs = [(item.name, item.type, item.shape[1:]) for item in self._session.get_inputs()]
-        outputs = [(item.name, item.type, item.shape[1:]) for item in self._session.get_outputs()]
-        expected_inputs = [(INPUT, "tensor(uint8)", list(self.document.image.shape))]
-        expected_outputs = [(OUTPUT, "tensor(float)", [len(self.document.class_names)])]
-        if inputs != expected_inputs or outputs != expected_outputs:
-            raise BundleError(
-                f"{self.path}: the graph contradicts the document: expected "
-                f"{expected_inputs} -> {expected_outputs}, got {inputs} -> {outputs}"
-            )
+
+def bundle_document(content: bytes, file: OnnxFile) -> BundleDocument:
+    """The document of a file that was read and outlined, checked against its graph and its bytes.
+
+    Raises:
+        BundleError: there is none, it is damaged, or the graph is not the one it describes.
+    """
+    text = file.metadata.get(METADATA_KEY)
+    if text is None:
+        raise BundleError(
+            f"no bundle: its metadata has no entry {METADATA_KEY!r}; export it with Lockstep, or "
+            "give --labels to use it as it is"
+        )
+    document = read_document(content, text)
+    unfit = sorted(name for name in file.operators if name.startswith(UNFIT_OPERATORS))
+    if unfit:
+        raise BundleError(f"no image classifier needs the operators {', '.join(unfit):.200}")
+    expected_inputs = [TensorInfo(INPUT, "uint8", document.image.shape)]
+    expected_outputs = [TensorInfo(OUTPUT, "float32", (len(document.class_names),))]
+    inputs, outputs = (
+        [TensorInfo(value.name, value.element, value.shape[1:]) for value in values]
+        for values in (file.inputs, file.outputs)
+    )
+    if inputs != expected_inputs or outputs != expected_outputs:
+        raise BundleError(
+            "the graph contradicts the document: expected "
+            f"{_show(expected_inputs)} -> {_show(expected_outputs)}, "
+            f"got {_show(inputs)} -> {_show(outputs)}"
+        )
+    return document
 
 
-def _runtime_errors() -> tuple[type[Exception], ...]:
+def _show(values: list[TensorInfo]) -> str:
+    shown = (
+        f"{value.name} {value.element} [batch, {', '.join(map(str, value.shape))}]"
+        for value in values
+    )
+    return ", ".join(shown)[:300] or "nothing"
+
+
+def _open_session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # what goes wrong is raised, too
+    # What was checked is an ONNX file; a second model in another format could hide in it.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    # Constants that only unfold while the file is opened take no more than this.
+    options.add_session_config_entry(
+        "optimization.constant_folding_max_output_size_in_bytes", str(MOST_FOLDED_BYTES)
+    )
+    try:
+        return onnxruntime.InferenceSession(
+            content, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
+    except runtime_errors() as error:
+        raise BundleError(f"onnxruntime cannot open it: {_first(error)}") from None
+
+
+def _first(error: Exception) -> str:
+    """The first line of what onnxruntime says; the others are about its own source."""
+    return printable((str(error).splitlines() or [type(error).__name__])[0])
+
+
+def runtime_errors() -> tuple[type[Exception], ...]:
     """What onnxruntime raises for a bad graph; its exceptions have no base of their own."""
     state = onnxruntime.capi.onnxruntime_pybind11_state
     names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile",

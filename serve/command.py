@@ -8,6 +8,7 @@ import argparse
 import errno
 import importlib.util
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -37,6 +38,8 @@ class CommandParser(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        # argparse takes "-1,1" for an option, as it is no number; here it is a list of them.
+        self._negative_number_matcher = re.compile(r"-[\d.][\d.,eE+-]*$")
         self.add_argument(
             "--debug", action="store_true", help="show the whole traceback of an error"
         )
@@ -80,6 +83,11 @@ def require_extra(extra: str, module: str) -> None:
         hint = f"run pip install -e '.[{extra}]' in Lockstep's folder"
         print(f"error: needs more packages: {hint}", file=sys.stderr)
         sys.exit(2)
+
+
+def printable(text: str) -> str:
+    """Line breaks and other control characters as escapes: a name must not look like a line."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def one_line(error: BaseException) -> str:

@@ -9,6 +9,9 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+UNCERTAIN = "uncertain"
+"""The label of an answer that is less probable than the threshold."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
@@ -21,11 +24,19 @@ class Prediction:
 
 class CsvWriter:
     """Columns `path, label, probability, error`; with `top` > 1 also `label_2, probability_2, …`;
-    with `all_probabilities` also one column `p(CLASS)` for each class."""
+    with `all_probabilities` also one column `p(CLASS)` for each class. Where the best probability
+    is below `threshold`, the label is `uncertain`."""
 
     def __init__(
-        self, stream: TextIO, class_names: Sequence[str], *, top: int, all_probabilities: bool
+        self,
+        stream: TextIO,
+        class_names: Sequence[str],
+        *,
+        top: int,
+        all_probabilities: bool,
+        threshold: float | None = None,
     ) -> None:
+        self._threshold = threshold
         self._rows = csv.writer(stream, lineterminator="\n")
         self._class_names = class_names
         self._top = top
@@ -44,7 +55,8 @@ class CsvWriter:
             self._rows.writerow(row + [""] * (self._width - len(row)))
             return
         best = top_labels(prediction.probabilities, self._class_names, self._top)
-        row = [prediction.path, best[0][0], _digits(best[0][1]), ""]
+        label = UNCERTAIN if _is_uncertain(best[0][1], self._threshold) else best[0][0]
+        row = [prediction.path, label, _digits(best[0][1]), ""]
         for label, probability in best[1:]:
             row += [label, _digits(probability)]
         if self._all:
@@ -54,11 +66,19 @@ class CsvWriter:
 
 class JsonLinesWriter:
     """One object per line: `path`, `predictions` (best first), `error` (null where it went well),
-    and with `all_probabilities` a mapping `probabilities` by class name."""
+    with `all_probabilities` a mapping `probabilities` by class name, and with a `threshold`
+    `uncertain`: whether the best probability is below it."""
 
     def __init__(
-        self, stream: TextIO, class_names: Sequence[str], *, top: int, all_probabilities: bool
+        self,
+        stream: TextIO,
+        class_names: Sequence[str],
+        *,
+        top: int,
+        all_probabilities: bool,
+        threshold: float | None = None,
     ) -> None:
+        self._threshold = threshold
         self._stream = stream
         self._class_names = class_names
         self._top = top
@@ -73,6 +93,8 @@ class JsonLinesWriter:
             row["predictions"] = [
                 {"label": label, "probability": float(_digits(value))} for label, value in best
             ]
+            if self._threshold is not None:
+                row["uncertain"] = _is_uncertain(best[0][1], self._threshold)
             if self._all:
                 values = (float(_digits(value)) for value in prediction.probabilities)
                 row["probabilities"] = dict(zip(self._class_names, values, strict=True))
@@ -91,6 +113,10 @@ def top_labels(
     """The `count` likeliest classes of one row `[classes]`, best first; ties keep class order."""
     order = np.argsort(-probabilities, kind="stable")[:count]
     return [(class_names[index], probabilities[index]) for index in order]
+
+
+def _is_uncertain(probability: np.float32, threshold: float | None) -> bool:
+    return threshold is not None and not bool(probability >= threshold)
 
 
 def _digits(value: np.float32) -> str:

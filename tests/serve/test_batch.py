@@ -13,22 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
+import PIL
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
 import serve
 from serve.batch import READ_AHEAD, find_images, main, predict_files
-from serve.bundle import METADATA_KEY
+from serve.bundle import METADATA_KEY, seal
 from serve.classifier import Classifier
 from serve.command import LockstepError
 from serve.images import encode_png, read_image
+from serve.onnx_file import outline
 from serve.rows import CsvWriter, JsonLinesWriter, Prediction, top_labels
 
 SOURCE_ROOT = Path(serve.__file__).parents[1]
 OPTIONS = ("--debug", "--inputs-from", "--output", "--format", "--top", "--probabilities",
-           "--batch-size", "--workers", "--threads", "--quiet")  # fmt: skip
+           "--uncertain-below", "--batch-size", "--workers", "--threads", "--quiet", "--labels",
+           "--image-size", "--channels", "--resize", "--resample", "--background", "--full-decode",
+           "--input-range", "--mean", "--std", "--outputs")  # fmt: skip
 
 Rows = list[dict[str, str]]
 Run = Callable[..., tuple[int, str, str]]
@@ -105,6 +108,14 @@ def json_rows_of(text: str) -> list[dict[str, Any]]:
 def expected_probabilities(classifier: Classifier, paths: list[str]) -> NDArray[np.float32]:
     spec = classifier.document.image
     return classifier.predict(np.stack([read_image(path, spec) for path in paths]))
+
+
+def sealed_again(bundle: str | Path, copy: Path, **changes: Any) -> str:
+    """A copy of a bundle whose document says something else."""
+    content = Path(bundle).read_bytes()
+    document = {**json.loads(outline(content).metadata[METADATA_KEY]), **changes}
+    copy.write_bytes(seal(content, document))
+    return str(copy)
 
 
 def write_png(path: Path, value: int = 128) -> str:
@@ -293,6 +304,120 @@ def test_numbers_read_back_as_the_same_float32(value: float) -> None:
     assert np.float32(json.loads(lines.getvalue())["probabilities"]["a"]) == probabilities[0]
 
 
+# Uncertain answers
+
+
+def middle(classifier: Classifier, photos: list[str]) -> tuple[NDArray[np.float32], float]:
+    """Best probabilities of the photos, and a threshold that half of them reach."""
+    best = expected_probabilities(classifier, photos).max(axis=1)
+    return best, float(np.sort(best)[len(best) // 2])
+
+
+def test_csv_says_uncertain_below_the_threshold(
+    batch: Run, classifier: Classifier, photos: list[str]
+) -> None:
+    best, threshold = middle(classifier, photos)
+    _, plain, _ = batch(*photos, "--top", 2, "--probabilities")
+    code, out, _ = batch(
+        *photos, "--top", 2, "--probabilities", "--uncertain-below", repr(threshold)
+    )
+    assert code == 0
+    for row, before, probability in zip(rows_of(out), rows_of(plain), best, strict=True):
+        assert row == {**before, "label": "uncertain" if probability < threshold else row["label"]}
+        assert row["label"] in ("uncertain", before["label"])
+    labels = [row["label"] for row in rows_of(out)]
+    assert labels.count("uncertain") == len(photos) // 2
+
+
+def test_jsonl_says_uncertain_below_the_threshold(
+    batch: Run, classifier: Classifier, photos: list[str], tmp_path: Path
+) -> None:
+    best, threshold = middle(classifier, photos)
+    (tmp_path / "empty.png").touch()
+    paths = [*photos, tmp_path / "empty.png"]
+    plain = json_rows_of(batch(*paths, "--format", "jsonl", "--probabilities")[1])
+    rows = json_rows_of(
+        batch(*paths, "--format", "jsonl", "--probabilities", "--uncertain-below", threshold)[1]
+    )
+    assert list(rows[0]) == ["path", "predictions", "error", "uncertain", "probabilities"]
+    assert [row.pop("uncertain") for row in rows[:-1]] == (best < np.float32(threshold)).tolist()
+    assert rows == plain
+    assert {row["error"] for row in rows[:-1]} == {None}
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+@pytest.mark.parametrize(("threshold", "uncertain"), [(0, 0), (0.9, None), (1, 20)])
+def test_a_share_is_a_threshold(
+    batch: Run,
+    classifier: Classifier,
+    photos: list[str],
+    form: str,
+    threshold: float,
+    uncertain: int | None,
+) -> None:
+    best = expected_probabilities(classifier, photos).max(axis=1)
+    _, out, _ = batch(*photos, "--uncertain-below", threshold, "--format", form)
+    if form == "csv":
+        got = [row["label"] == "uncertain" for row in rows_of(out)]
+    else:
+        got = [row["uncertain"] for row in json_rows_of(out)]
+    assert got == (best < np.float32(threshold)).tolist()
+    assert uncertain is None or sum(got) == uncertain
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_the_bundle_knows_its_own_threshold(
+    bundle: str,
+    classifier: Classifier,
+    photos: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    form: str,
+) -> None:
+    _, threshold = middle(classifier, photos)
+    rejection = {"threshold": threshold, "coverage": 0.5, "accuracy": 1.0}
+    knowing = sealed_again(bundle, tmp_path / "knowing.onnx", rejection=rejection)
+    call = [knowing, *photos, "--threads", "1", "--quiet", "--format", form]
+    outputs = []
+    for more in ([], ["--uncertain-below", "bundle"], ["--uncertain-below", repr(threshold)]):
+        assert main([*call, *more]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] != outputs[1] == outputs[2]
+    assert "uncertain" not in outputs[0]
+
+
+def test_a_bundle_without_a_threshold_says_so(
+    bundle: str, photos: list[str], tmp_path: Path
+) -> None:
+    plain = sealed_again(bundle, tmp_path / "plain.onnx", rejection=None)
+    with pytest.raises(LockstepError) as caught:
+        main([plain, *photos, "--uncertain-below", "bundle", "--output", str(tmp_path / "rows")])
+    assert str(caught.value) == (
+        f"{plain}: the bundle has no threshold of its own; give a number, or train with "
+        "--evaluate.coverage"
+    )
+    assert not (tmp_path / "rows").exists()
+
+
+@pytest.mark.parametrize("value", [0.1, 0.5, 0.9, 0.99999994, 1.0])
+def test_an_answer_at_the_threshold_is_certain(value: float) -> None:
+    prediction = Prediction("x", np.array([value, 0], np.float32))
+    printed = np.format_float_positional(np.float32(value), unique=True)
+    for threshold, expected in ((float(printed), "a"), (float(np.float32(value)), "a"),
+                                (float(np.nextafter(np.float32(value), np.float32(2))),
+                                 "uncertain")):  # fmt: skip
+        table, lines = io.StringIO(newline=""), io.StringIO()
+        CsvWriter(table, ["a", "b"], top=1, all_probabilities=False, threshold=threshold).write(
+            prediction
+        )
+        JsonLinesWriter(
+            lines, ["a", "b"], top=1, all_probabilities=False, threshold=threshold
+        ).write(prediction)
+        assert rows_of(table.getvalue())[0]["label"] == expected
+        assert json.loads(lines.getvalue())["uncertain"] is (expected == "uncertain")
+        assert json.loads(lines.getvalue())["predictions"][0]["label"] == "a"
+
+
 # Names
 
 
@@ -313,10 +438,7 @@ def test_odd_class_names_survive(
     trained_run: Path, photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = ["a,b", 'say "hi"', "two\nlines", "犬", " ", "", "x", "path", "error", "'"]
-    model = onnx.load(trained_run / "model.onnx")
-    (entry,) = [entry for entry in model.metadata_props if entry.key == METADATA_KEY]
-    entry.value = json.dumps({**json.loads(entry.value), "class_names": names})
-    onnx.save(model, tmp_path / "odd.onnx")
+    sealed_again(trained_run / "model.onnx", tmp_path / "odd.onnx", class_names=names)
     main([str(tmp_path / "odd.onnx"), photos[0], "--top", "10", "--probabilities", "--quiet"])
     (row,) = rows_of(capsys.readouterr().out)
     labels = [row["label"]] + [row[f"label_{rank}"] for rank in range(2, 11)]
@@ -460,7 +582,7 @@ def test_quiet_says_nothing(bundle: str, photos: list[str]) -> None:
     ("arguments", "reason"),
     [
         (["nowhere.onnx", "PHOTO"], "nowhere.onnx: no such bundle; expected a path to"),
-        (["PHOTO", "PHOTO"], "onnxruntime cannot open it"),
+        (["PHOTO", "PHOTO"], "00.png: not an ONNX model: its bytes do not parse"),
         (["BUNDLE"], "expected image files or folders after the bundle; see --help"),
         (["BUNDLE", "--inputs-from", "nowhere.txt"], "nowhere.txt: No such file or directory"),
         ([], "required: BUNDLE"),
@@ -470,11 +592,15 @@ def test_quiet_says_nothing(bundle: str, photos: list[str]) -> None:
         (["BUNDLE", "PHOTO", "--batch-size", "-3"], "--batch-size: invalid integer of at least"),
         (["BUNDLE", "PHOTO", "--threads", "1.5"], "--threads: invalid integer of at least 1"),
         (["BUNDLE", "PHOTO", "--format", "xml"], "--format: invalid choice: 'xml'"),
+        *((["BUNDLE", "PHOTO", "--uncertain-below", share],
+           f"--uncertain-below: invalid share from 0 to 1 value: '{share}'")
+          for share in ("1.01", "x", "nan", "inf", "Bundle", "", "0,5")),
+        (["BUNDLE", "PHOTO", "--uncertain-below"], "--uncertain-below: expected one argument"),
         (["BUNDLE", "PHOTO", "--output", "FOLDER"], "Is a directory"),
         (["BUNDLE", "PHOTO", "--output", "PHOTO/rows.csv"], "File exists"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
+)  # fmt: skip
 def test_bad_input_is_one_line_and_exit_code_2(
     bundle: str, photos: list[str], arguments: list[str], reason: str
 ) -> None:
@@ -626,3 +752,19 @@ def test_neither_import_nor_run_loads_the_training_libraries(
     done = run_process([sys.executable, "-c", code, bundle, *photos, "--quiet"])
     assert done.stderr == b"[] [] 0\n"
     assert len(rows_of(done.stdout.decode())) == len(photos)
+
+
+@pytest.mark.parametrize(
+    ("version", "told"), [(PIL.__version__, False), ("1.0.0", True), (None, False)]
+)
+def test_another_release_of_pillow_is_told(
+    bundle: str, version: str | None, told: bool, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Its resize may give other pixels than those of the proof."""
+    versions = {"pillow": version} if version else {}
+    copy = sealed_again(bundle, tmp_path / "model.onnx", versions=versions)
+    for quiet in ([], ["--quiet"]):
+        assert main([copy, write_png(tmp_path / "a.png"), *quiet]) == 0
+        note = f"made with Pillow 1.0.0, this is Pillow {PIL.__version__}"
+        assert (note in capsys.readouterr().err) == (told and not quiet)
