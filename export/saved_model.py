@@ -16,7 +16,7 @@ from serve.atomic import atomic_path
 from serve.bundle import INPUT, OUTPUT
 
 
-def export_saved_model(model: keras.Model, path: Path) -> None:
+def export_saved_model(model: keras.Model, path: Path, temperature: float = 1.0) -> None:
     """Write a SavedModel whose `serving_default` takes `image` and returns `probabilities`.
 
     Raises:
@@ -25,7 +25,7 @@ def export_saved_model(model: keras.Model, path: Path) -> None:
     """
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.add_endpoint("serving_default", serving_function(model))
+    archive.add_endpoint("serving_default", serving_function(model, temperature))
     try:
         with atomic_path(path) as temporary, contextlib.redirect_stdout(io.StringIO()):
             archive.write_out(str(temporary), verbose=False)
@@ -53,5 +53,13 @@ class SavedModel:
             raise ExportError(f"{path}: not a loadable SavedModel: {error}") from error
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 `[batch, height, width, channels]` to float32 `[batch, classes]`."""
-        return self._function(**{INPUT: tf.constant(images)})[OUTPUT].numpy()  # type: ignore[no-any-return]
+        """uint8 `[batch, height, width, channels]` to float32 `[batch, classes]`.
+
+        Raises: ExportError if it takes other images or gives other answers.
+        """
+        try:
+            answers = self._function(**{INPUT: tf.constant(images)})[OUTPUT]
+        except (tf.errors.OpError, TypeError, ValueError, LookupError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise ExportError(f"the SavedModel cannot be run: {first:.300}") from error
+        return answers.numpy()  # type: ignore[no-any-return]

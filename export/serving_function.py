@@ -1,5 +1,7 @@
 """The one function that is exported: uint8 pixels in, class probabilities out."""
 
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,21 @@ from serve.command import LockstepError
 
 BATCH = 256
 
+# What Keras raises on damaged files, as found by damaging some (tests/export/test_onnx.py).
+DAMAGED = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
 
 class ExportError(LockstepError):
     """A model that cannot be exported faithfully."""
@@ -24,34 +41,72 @@ def load_model(path: Path) -> keras.Model:
     """Load a `.keras` file without running any code in it.
 
     Raises:
-        LockstepError: no such file, or not a Keras model.
+        LockstepError: no such file, not a Keras model, or one with layers that Keras does not know
+            or that are code.
     """
     if not path.is_file():
-        raise LockstepError(f"{path}: no such model; expected a finished training")
+        raise LockstepError(f"{path}: no such model; expected a .keras file")
+    if path.suffix != ".keras":  # older formats can carry code, and Keras would run it
+        raise LockstepError(f"{path}: expected a .keras file; save the model again with Keras 3")
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, TypeError, KeyError) as error:
-        raise LockstepError(f"{path}: not a readable Keras model: {error}") from error
+    except DAMAGED as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise LockstepError(f"{path}: not a readable Keras model: {first:.300}") from error
 
 
-def serving_function(model: keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+def serving_function(
+    model: keras.Model,
+    temperature: float = 1.0,
+    *,
+    image_shape: tuple[int, int, int] | None = None,
+    normalization: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
+    gives_probabilities: bool = False,
+) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """A tf.function from `image` uint8 `[batch, height, width, channels]` to `probabilities`.
 
     Shared by SavedModel and ONNX, so that both export the same graph. `training=False` is explicit:
     a layer must never run its training branch in an exported graph.
 
+    Args:
+        model: uint8 images to logits.
+        temperature: the logits are divided by it.
+        image_shape: of one image; None takes the model's.
+        normalization: scale and offset for each channel, for a model that does not take pixels.
+        gives_probabilities: the model ends in a softmax of its own.
+
     Raises:
         ExportError: the model draws random numbers or changes its state when it answers.
     """
-    signature = tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8, name=INPUT)
+    shape = image_shape or model.input_shape[1:]
 
-    @tf.function(input_signature=[signature])
+    @tf.function(input_signature=[tf.TensorSpec([None, *shape], tf.uint8, name=INPUT)])
     def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        logits = model(image, training=False)
-        return {OUTPUT: tf.nn.softmax(logits)}
+        if normalization is not None:
+            scale, offset = normalization
+            image = tf.cast(image, tf.float32) * scale + offset
+        answer = tf.cast(model(image, training=False), tf.float32)
+        if not gives_probabilities:
+            answer = tf.nn.softmax(answer / temperature)
+        return {OUTPUT: tf.ensure_shape(answer, [None, model.output_shape[-1]])}
 
-    _check(serve)
+    trace(serve)
     return serve  # type: ignore[no-any-return]
+
+
+def trace(function: tf.types.experimental.PolymorphicFunction) -> None:
+    """Trace a tf.function that has an input signature, whole, and check it; see `_check`.
+
+    Keras compiles some operations, grouped convolutions for one, as functions of their own, which
+    tf2onnx cannot look into. Run eagerly while the outer function is traced, they become part of
+    it.
+    """
+    tf.config.run_functions_eagerly(True)
+    try:
+        function.get_concrete_function()
+    finally:
+        tf.config.run_functions_eagerly(False)
+    _check(function)
 
 
 def _check(function: tf.types.experimental.PolymorphicFunction) -> None:
@@ -70,16 +125,22 @@ def _check(function: tf.types.experimental.PolymorphicFunction) -> None:
         )
 
 
-def reference_probabilities(
+def predict_logits(
     model: keras.Model, images: NDArray[np.uint8], indices: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """What Keras's own `predict` answers for some images: the reference of every proof.
+    """What Keras's own `predict` answers for some images: the root of every reference.
 
     Returns:
         float32 `[len(indices), classes]`.
     """
-    logits = [
-        model.predict_on_batch(images[indices[start : start + BATCH]])
-        for start in range(0, len(indices), BATCH)
-    ]
-    return keras.ops.convert_to_numpy(keras.ops.softmax(np.concatenate(logits)))  # type: ignore[no-any-return]
+    return np.concatenate(
+        [
+            model.predict_on_batch(images[indices[start : start + BATCH]])
+            for start in range(0, len(indices), BATCH)
+        ]
+    ).astype(np.float32)
+
+
+def probabilities_of(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
+    """Keras's softmax of logits `[examples, classes]`, divided by the temperature."""
+    return keras.ops.convert_to_numpy(keras.ops.softmax(logits / np.float32(temperature)))  # type: ignore[no-any-return]

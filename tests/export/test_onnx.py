@@ -1,6 +1,11 @@
 """Every architecture, exported and run for real, against Keras."""
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import get_args
 
 import keras
 import numpy as np
@@ -10,34 +15,89 @@ from onnx import TensorProto, helper
 
 import models
 from export.saved_model import SavedModel, export_saved_model
-from export.serving_function import ExportError, load_model, reference_probabilities
-from export.to_onnx import check_graph, export_onnx, tool_versions
+from export.serving_function import (
+    ExportError,
+    load_model,
+    predict_logits,
+    probabilities_of,
+    serving_function,
+)
+from export.to_onnx import (
+    NEWEST_IR_VERSION,
+    OPSET,
+    check_graph,
+    creation_time,
+    export_onnx,
+    tool_versions,
+)
 from models.options import CnnOptions, LenetOptions, ModelOptions, ResnetOptions
 from serve.bundle import METADATA_KEY, BundleDocument
 from serve.classifier import Classifier
 from serve.command import LockstepError
-from serve.images import ImageSpec
+from serve.image_spec import ImageSpec
 
+ROOT = Path(__file__).resolve().parents[2]
+RANDOM_OPERATORS = (
+    "Bernoulli",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+)
 CLASSES = 5
+TEMPERATURE = 1.7
+
+SMALL: dict[str, ModelOptions] = {
+    "cnn": CnnOptions(filters=[8, 16]),
+    "resnet": ResnetOptions(depth=8),
+}
+"""Options that take less time than the defaults."""
+
+ARCHITECTURES: dict[str, ModelOptions] = {
+    (name := form.model_fields["name"].default): SMALL.get(name) or form()
+    for form in get_args(ModelOptions)
+}
+VARIANTS: dict[str, ModelOptions] = {
+    "cnn-dropout-dense": CnnOptions(filters=[8, 16], dropout=0.3, dense_units=[12], head="flatten"),
+    "cnn-average-plain": CnnOptions(
+        filters=[8, 16], pooling="average", batch_normalization=False, convolutions=[1, 2]
+    ),
+    "cnn-strides": CnnOptions(filters=[8, 16], pooling="none", stride=2, kernel_size=5),
+    "lenet-dropout": LenetOptions(dropout=0.4),
+    "resnet-14-thin": ResnetOptions(depth=14, width=5),
+}
+SHAPES = [(16, 16, 1), (28, 20, 3), (16, 16, 3), (28, 20, 1)]
+CASES = [
+    *((options, shape) for options in ARCHITECTURES.values() for shape in SHAPES),
+    *((options, shape) for options in VARIANTS.values() for shape in SHAPES[:2]),
+]
+IDS = [
+    *(f"{name}-{shape}" for name in ARCHITECTURES for shape in SHAPES),
+    *(f"{name}-{shape}" for name in VARIANTS for shape in SHAPES[:2]),
+]
 
 
-def document(shape: tuple[int, int, int]) -> BundleDocument:
+def document(shape: tuple[int, int, int], temperature: float = TEMPERATURE) -> BundleDocument:
     return BundleDocument(
         class_names=tuple("abcde"),
         image=ImageSpec(*shape),
         mean=(0.5,) * shape[2],
         std=(0.25,) * shape[2],
+        temperature=temperature,
         dataset_fingerprint="0" * 64,
         config_hash="1" * 64,
         metrics={"accuracy": 0.5},
         versions=tool_versions(),
+        created=creation_time(),
     )
 
 
 def model_after_some_training(options: ModelOptions, shape: tuple[int, int, int]) -> keras.Model:
     """Batch statistics must be away from their start, or a wrong export would agree."""
     keras.utils.set_random_seed(3)
-    model = models.build(options, shape, CLASSES, mean=[0.5] * shape[2], std=[0.25] * shape[2])
+    mean, std = [0.5, 0.4, 0.3][: shape[2]], [0.25, 0.3, 0.2][: shape[2]]
+    model = models.build(options, shape, CLASSES, mean=mean, std=std)
     generator = np.random.default_rng(0)
     for _ in range(5):
         pixels = generator.integers(0, 200, (16, *shape)).astype(np.uint8)
@@ -45,20 +105,26 @@ def model_after_some_training(options: ModelOptions, shape: tuple[int, int, int]
     return model
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 3)])
-@pytest.mark.parametrize(
-    "options", [CnnOptions(dropout=0.3), LenetOptions(), ResnetOptions(depth=8)]
-)
+def test_no_architecture_is_left_out() -> None:
+    files = {path.stem for path in (ROOT / "models").glob("*.py")} - {"__init__", "options"}
+    assert set(ARCHITECTURES) == {name.replace("_", "-") for name in files}
+    assert len(ARCHITECTURES) >= 3
+
+
+@pytest.mark.parametrize(("options", "shape"), CASES, ids=IDS)
 def test_both_formats_answer_as_keras(
     options: ModelOptions, shape: tuple[int, int, int], tmp_path: Path
 ) -> None:
     model = model_after_some_training(options, shape)
     images = np.random.default_rng(1).integers(0, 256, (9, *shape)).astype(np.uint8)
-    expected = reference_probabilities(model, images, np.arange(9))
+    logits = predict_logits(model, images, np.arange(9))
+    expected = probabilities_of(logits, TEMPERATURE)
     np.testing.assert_allclose(expected.sum(axis=1), 1, atol=1e-5)
+    assert np.abs(expected - probabilities_of(logits)).max() > 1e-3, "no temperature to get wrong"
 
-    export_onnx(model, document(shape), tmp_path / "model.onnx")
-    export_saved_model(model, tmp_path / "saved_model")
+    function = serving_function(model, TEMPERATURE)
+    export_onnx(function, document(shape), tmp_path / "model.onnx")
+    export_saved_model(model, tmp_path / "saved_model", TEMPERATURE)
     classifier = Classifier(tmp_path / "model.onnx")
     saved_model = SavedModel(tmp_path / "saved_model")
     for predict in (classifier.predict, saved_model.predict):
@@ -66,10 +132,21 @@ def test_both_formats_answer_as_keras(
         np.testing.assert_allclose(predict(images[:1]), expected[:1], atol=2e-6)
 
 
+def test_the_smallest_images_of_the_digits_are_exported_too(tmp_path: Path) -> None:
+    shape = (8, 8, 1)
+    model = model_after_some_training(CnnOptions(), shape)
+    images = np.random.default_rng(1).integers(0, 256, (3, *shape)).astype(np.uint8)
+    export_onnx(serving_function(model), document(shape, 1.0), tmp_path / "model.onnx")
+    expected = probabilities_of(predict_logits(model, images, np.arange(3)))
+    answers = Classifier(tmp_path / "model.onnx").predict(images)
+    np.testing.assert_allclose(answers, expected, atol=2e-6)
+
+
 def test_the_file_keeps_the_contract(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     model = model_after_some_training(LenetOptions(), (8, 8, 1))
-    export_onnx(model, document((8, 8, 1)), path)
+    written = document((8, 8, 1))
+    export_onnx(serving_function(model, TEMPERATURE), written, path)
     proto = onnx.load(path)
     (image,), (probabilities,) = proto.graph.input, proto.graph.output
     assert image.name == "image"
@@ -78,23 +155,24 @@ def test_the_file_keeps_the_contract(tmp_path: Path) -> None:
     assert [d.dim_value for d in image.type.tensor_type.shape.dim[1:]] == [8, 8, 1]
     assert probabilities.name == "probabilities"
     assert probabilities.type.tensor_type.elem_type == TensorProto.FLOAT
+    assert probabilities.type.tensor_type.shape.dim[0].dim_param == "batch"
     assert [(item.domain, item.version) for item in proto.opset_import] == [("", 18)]
+    assert proto.ir_version <= 10
     assert [item.key for item in proto.metadata_props] == [METADATA_KEY]
-    assert Classifier(path).document == document((8, 8, 1))
+    assert Classifier(path).document == written
 
 
-def test_a_layer_that_is_random_at_inference_is_refused(tmp_path: Path) -> None:
+def test_a_layer_that_is_random_at_inference_is_refused() -> None:
     inputs = keras.Input((8, 8, 1), dtype="uint8")
     noisy = keras.layers.Lambda(lambda x: x + keras.random.uniform((8, 8, 1)))(
         keras.layers.Rescaling(1 / 255)(inputs)
     )
     logits = keras.layers.Dense(CLASSES)(keras.layers.Flatten()(noisy))
     with pytest.raises(ExportError, match=r"draws random numbers .*StatelessRandomUniformV2"):
-        export_onnx(keras.Model(inputs, logits), document((8, 8, 1)), tmp_path / "model.onnx")
-    assert list(tmp_path.iterdir()) == []
+        serving_function(keras.Model(inputs, logits))
 
 
-def test_batch_normalization_in_training_mode_is_refused(tmp_path: Path) -> None:
+def test_batch_normalization_in_training_mode_is_refused() -> None:
     """What a Keras resizing layer silently does to every BatchNormalization behind it."""
 
     class Training(keras.layers.Layer):
@@ -109,34 +187,114 @@ def test_batch_normalization_in_training_mode_is_refused(tmp_path: Path) -> None
     x = Training()(keras.layers.Rescaling(1 / 255)(inputs))
     logits = keras.layers.Dense(CLASSES)(keras.layers.Flatten()(x))
     with pytest.raises(ExportError, match=r"changes its state .*Assign"):
-        export_onnx(keras.Model(inputs, logits), document((8, 8, 1)), tmp_path / "model.onnx")
+        serving_function(keras.Model(inputs, logits))
 
 
-def graph_with(*nodes: onnx.NodeProto, inputs: tuple[str, ...] = ("image",)) -> onnx.ModelProto:
+def test_an_operation_that_onnx_does_not_have_is_one_clear_error(tmp_path: Path) -> None:
+    inputs = keras.Input((8, 8, 1), dtype="uint8")
+    x = keras.layers.Lambda(lambda x: keras.ops.erfinv(x))(keras.layers.Rescaling(1 / 256)(inputs))
+    logits = keras.layers.Dense(CLASSES)(keras.layers.Flatten()(x))
+    with pytest.raises(ExportError, match="not valid ONNX: No Op registered for Erfinv"):
+        export_onnx(
+            serving_function(keras.Model(inputs, logits)),
+            document((8, 8, 1)),
+            tmp_path / "model.onnx",
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def graph_with(
+    *nodes: onnx.NodeProto,
+    inputs: tuple[str, ...] = ("image",),
+    output: str = "probabilities",
+    opset: int = OPSET,
+    ir_version: int = NEWEST_IR_VERSION,
+    domain: str = "",
+) -> onnx.ModelProto:
+    """A cast of the input to the output, after some other nodes."""
     values = [helper.make_tensor_value_info(name, TensorProto.UINT8, ["batch"]) for name in inputs]
-    output = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch"])
-    return helper.make_model(helper.make_graph(list(nodes), "graph", values, [output]))
+    result = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch"])
+    cast = helper.make_node("Cast", ["image"], [output], to=TensorProto.FLOAT)
+    return helper.make_model(
+        helper.make_graph([*nodes, cast], "graph", values, [result]),
+        opset_imports=[helper.make_opsetid(domain, opset)],
+        ir_version=ir_version,
+    )
+
+
+def random_node(operator: str = "RandomNormal") -> onnx.NodeProto:
+    return helper.make_node(operator, [], ["noise"])
+
+
+def nested(node: onnx.NodeProto, depth: int = 1) -> onnx.NodeProto:
+    """The node in a branch of a branch … that is `depth` deep."""
+    for _ in range(depth):
+        output = helper.make_tensor_value_info("noise", TensorProto.FLOAT, ["batch"])
+        branch = helper.make_graph([node], "branch", [], [output])
+        node = helper.make_node(
+            "If", ["condition"], ["noise"], then_branch=branch, else_branch=branch
+        )
+    return node
+
+
+def looped(node: onnx.NodeProto) -> onnx.NodeProto:
+    output = helper.make_tensor_value_info("noise", TensorProto.FLOAT, ["batch"])
+    body = helper.make_graph([node], "body", [], [output])
+    return helper.make_node("Loop", ["count", "condition"], ["noise"], body=body)
+
+
+def dropout(*inputs: str) -> onnx.NodeProto:
+    return helper.make_node("Dropout", list(inputs), ["kept"], name="drop")
+
+
+TRAINING_NORM = helper.make_node("BatchNormalization", [], [], name="norm", training_mode=1)
+
+
+def test_a_plain_graph_is_within_the_contract() -> None:
+    check_graph(graph_with())
 
 
 @pytest.mark.parametrize(
     ("graph", "message"),
     [
         (graph_with(inputs=("image", "mean")), r"got \['image', 'mean'\]"),
+        (graph_with(output="logits"), r"expected image -> probabilities, got .*'logits'"),
         (
-            graph_with(helper.make_node("Fancy", ["image"], ["probabilities"], domain="com.x")),
+            graph_with(helper.make_node("Fancy", ["image"], ["noise"], domain="com.x")),
             "outside the ONNX standard: com.x.Fancy",
         ),
         (
-            graph_with(
-                helper.make_node("BatchNormalization", [], [], name="norm", training_mode=1)
-            ),
-            "training mode: norm",
+            graph_with(nested(helper.make_node("Fancy", [], ["noise"], domain="com.x"))),
+            "outside the ONNX standard: com.x.Fancy",
         ),
+        (graph_with(TRAINING_NORM), "training mode: norm"),
+        (graph_with(nested(TRAINING_NORM)), "training mode: norm"),
+        (graph_with(dropout("image", "ratio", "training")), "training mode: drop"),
+        (graph_with(nested(dropout("image", "ratio", "training"))), "training mode: drop"),
+        (graph_with(opset=OPSET + 1), "expected opset 18 .* got 19 and 10"),
+        (graph_with(ir_version=NEWEST_IR_VERSION + 1), "IR version 10 at most, got 18 and 11"),
+        (graph_with(opset=OPSET + 1, domain="ai.onnx"), "expected opset 18 .* got 19 and 10"),
+        (graph_with(helper.make_node("Cast", ["image"], ["y"])), "not valid ONNX: .*'to'"),
+        (graph_with(helper.make_node("Relu", ["nothing"], ["y"])), "not valid ONNX: .*nothing"),
+        *((graph_with(random_node(name)), name) for name in RANDOM_OPERATORS),
+        (graph_with(nested(random_node())), "random operators, .*: .*RandomNormal"),
+        (graph_with(nested(random_node(), depth=4)), "random operators, .*: .*RandomNormal"),
+        (graph_with(looped(nested(random_node()))), "random operators, .*: .*RandomNormal"),
     ],
 )
 def test_graphs_that_break_the_contract_are_refused(graph: onnx.ModelProto, message: str) -> None:
-    with pytest.raises(ExportError, match=message):
+    with pytest.raises(ExportError, match=message) as caught:
         check_graph(graph)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("inputs", [("x",), ("x", "ratio"), ("x", "ratio", "")])
+def test_a_dropout_that_does_not_drop_is_no_fault(inputs: tuple[str, ...]) -> None:
+    graph = graph_with(
+        helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT), dropout(*inputs)
+    )
+    graph.graph.initializer.append(helper.make_tensor("ratio", TensorProto.FLOAT, [], [0.5]))
+    check_graph(graph)
 
 
 def test_external_tensors_are_refused() -> None:
@@ -155,9 +313,70 @@ def test_a_damaged_keras_file_is_one_clear_error(content: bytes, tmp_path: Path)
         load_model(path)
 
 
+def test_a_keras_file_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(LockstepError, match="no such model"):
+        load_model(tmp_path / "model.keras")
+
+
 def test_a_keras_file_with_code_in_it_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     inputs = keras.Input((2,))
     keras.Model(inputs, keras.layers.Lambda(lambda x: x * 2)(inputs)).save(path)
     with pytest.raises(LockstepError, match="not a readable Keras model"):
         load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [("0", "1970-01-01T00:00:00+00:00"), ("1700000000", "2023-11-14T22:13:20+00:00")],
+)
+def test_the_time_of_creation_can_be_given(
+    seconds: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", seconds)
+    assert creation_time() == expected
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_the_time_of_creation_is_now_in_utc(
+    value: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    if value is not None:
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", value)
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", creation_time())
+
+
+# The stage `export` of a run, as a process of its own.
+EXPORT_AGAIN = """
+import sys
+from pathlib import Path
+from export.run_directory import RunDirectory
+from pipeline.config import Config
+from pipeline.export_stage import export
+
+export(Config(), RunDirectory(Path(sys.argv[1])))
+"""
+
+
+def test_two_exports_of_one_moment_are_equal_byte_for_byte(run_copy: Path) -> None:
+    contents = []
+    for seed in ("1", "2"):
+        environment = {
+            **os.environ,
+            "SOURCE_DATE_EPOCH": "1700000000",
+            "PYTHONHASHSEED": seed,
+            "PYTHONPATH": str(ROOT),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", EXPORT_AGAIN, str(run_copy)],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        contents.append((run_copy / "model.unverified.onnx").read_bytes())
+    assert contents[0] == contents[1]
+    document = Classifier(run_copy / "model.unverified.onnx").document
+    assert document.created == "2023-11-14T22:13:20+00:00"
