@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 TOLERANCE = 1e-4
 """Largest difference of a probability that counts as the same answer, for float formats."""
 
+MAX_DROP = 0.005
+"""Largest loss of accuracy that an int8 model may cost: half a point."""
+
+MAX_LOSS_RISE = 0.05
+"""Largest rise of the cross-entropy, in nats: its confidence must stay worth something, too."""
+
 BATCH_SIZES = (1, 7, 256)
+
+HUGE = float(np.finfo(np.float64).max)
+"""Stands for a difference that cannot be told; the largest number that JSON can hold."""
 
 
 @dataclass(frozen=True)
@@ -18,13 +27,16 @@ class Comparison:
     """One path against the reference.
 
     Attributes:
-        passed: within tolerance, no label flipped, finite, and independent of the batch size.
-        max_difference, mean_difference: absolute, over all probabilities and batch sizes.
-        batch_difference: largest difference between a path's own answers at two batch sizes.
-        label_agreement: share of examples with the reference's label; ties within the tolerance
-            agree with either.
-        accuracy_difference: accuracy of this path minus that of the reference.
+        passed: it kept what was asked of it; else `reason` says what it did not keep.
+        max_difference, mean_difference: absolute, over all probabilities and runs.
+        run_difference: largest difference between a path's own answers in two runs.
+        label_agreement: share of examples with the reference's label in every run; ties within the
+            tolerance agree with either.
+        accuracy: lowest of all runs; None without labels.
+        accuracy_difference: that minus the accuracy of the reference.
+        loss_difference: highest cross-entropy of all runs minus the reference's, in nats.
         worst_example: position (in the compared examples) of the largest difference, and there
+        worst_run: in which run, and
         worst_reference, worst_answer: the label and probability of both.
         reason: why it failed, or "".
     """
@@ -33,10 +45,13 @@ class Comparison:
     examples: int
     max_difference: float
     mean_difference: float
-    batch_difference: float
+    run_difference: float
     label_agreement: float
-    accuracy_difference: float
+    accuracy: float | None
+    accuracy_difference: float | None
+    loss_difference: float | None
     worst_example: int
+    worst_run: str
     worst_reference: tuple[str, float]
     worst_answer: tuple[str, float]
     reason: str = ""
@@ -48,94 +63,147 @@ class Comparison:
 
 def compare(
     reference: NDArray[np.float32],
-    answers: Mapping[int, NDArray[np.float32]],
-    labels: NDArray[np.int64],
+    runs: Mapping[str, NDArray[np.float32]],
+    labels: NDArray[np.int64] | None,
     class_names: Sequence[str],
     *,
     tolerance: float = TOLERANCE,
+    allowed_drop: float | None = None,
 ) -> Comparison:
     """Hold the answers of one path to the reference.
 
     Args:
         reference: float32 `[examples, classes]`.
-        answers: for each batch size, the path's probabilities of the same shape.
-        labels: int64 `[examples]`, the true classes.
+        runs: the path's probabilities of the same shape, by the name of what was different:
+            the batch size, the number of threads.
+        labels: int64 `[examples]`, the true classes, where they are known.
+        tolerance: largest difference of a probability, between runs too; every label must agree.
+        allowed_drop: hold accuracy and cross-entropy to the reference's, and not every answer:
+            int8 rounds. Different runs must still give the same. Needs labels.
     """
-    for size, answer in answers.items():
+    differences: dict[str, NDArray[np.float64]] = {}
+    agree = np.full(len(reference), True)
+    unfit: NDArray[np.bool_] = np.full(len(reference), False)
+    unfit[~np.isfinite(reference).all(axis=1)] = True
+    total = 0.0
+    lowest = np.full(reference.shape, np.inf, np.float32)
+    highest = np.full(reference.shape, -np.inf, np.float32)
+    for name, answer in runs.items():
         if answer.shape != reference.shape:
             raise ValueError(
-                f"expected answers of shape {reference.shape} at batch size {size}, "
-                f"got {answer.shape}"
+                f"expected answers of shape {reference.shape} at {name}, got {answer.shape}"
             )
-    stacked = np.stack(list(answers.values())).astype(np.float64)
-    everything = np.concatenate([stacked, reference[None]])
-    finite: NDArray[np.bool_] = np.isfinite(everything).all(axis=(0, 2))
-    if not finite.all():
-        return _not_finite(reference, stacked, ~finite, class_names)
-    difference = np.abs(stacked - reference)
-    spread = float(np.ptp(stacked, axis=0).max())
-    largest = float(difference.max())
-    worst = int(difference.max(axis=(0, 2)).argmax())
-    worst_run = int(difference[:, worst].max(axis=1).argmax())
-    agree = np.all([_labels_agree(reference, answer, tolerance) for answer in stacked], axis=0)
-    accuracies = [
-        float((values.argmax(axis=1) == labels).mean()) for values in (stacked[0], reference)
-    ]
+        unfit[~np.isfinite(answer).all(axis=1)] = True
+        with np.errstate(invalid="ignore"):  # what is not finite is reported below
+            difference = np.abs(answer.astype(np.float64) - reference)
+        differences[name] = difference.max(axis=1)
+        total += float(difference.mean())
+        agree[~_labels_agree(reference, answer, tolerance)] = False
+        np.minimum(lowest, answer, out=lowest)
+        np.maximum(highest, answer, out=highest)
+    if unfit.any():
+        return _not_finite(reference, runs, unfit, class_names)
+
+    largest = {name: float(values.max()) for name, values in differences.items()}
+    worst_run = max(largest, key=largest.__getitem__)
+    worst = int(differences[worst_run].argmax())
+    spread = float((highest.astype(np.float64) - lowest).max())
+    accuracy = accuracy_difference = loss_difference = None
+    if labels is not None:
+        accuracy = min(_accuracy(answer, labels) for answer in runs.values())
+        accuracy_difference = accuracy - _accuracy(reference, labels)
+        loss_difference = max(_loss(answer, labels) for answer in runs.values())
+        loss_difference -= _loss(reference, labels)
 
     reasons = []
-    if largest > tolerance:
-        reasons.append(f"max difference {largest:.2g} is above {tolerance:.0e}")
-    if not agree.all():
-        reasons.append(f"{int((~agree).sum())} labels differ")
+    if allowed_drop is None:
+        if largest[worst_run] > tolerance:
+            reasons.append(f"max difference {largest[worst_run]:.2g} is above {tolerance:.0e}")
+        if not agree.all():
+            reasons.append(f"{int((~agree).sum())} labels differ")
+    elif accuracy_difference is None or loss_difference is None:
+        raise ValueError("expected labels to hold the accuracy to")
+    else:
+        if drops_too_far(accuracy_difference, allowed_drop):
+            reasons.append(
+                f"accuracy drops by {-100 * accuracy_difference:.2f} points, more than "
+                f"{100 * allowed_drop:.2f}"
+            )
+        if loss_difference > MAX_LOSS_RISE:
+            reasons.append(
+                f"cross-entropy rises by {loss_difference:.3f} nats, more than {MAX_LOSS_RISE}"
+            )
     if spread > tolerance:
-        reasons.append(f"answers depend on the batch size by {spread:.2g}")
+        reasons.append(f"answers differ by {spread:.2g} between {', '.join(runs)}")
     return Comparison(
         passed=not reasons,
         examples=len(reference),
-        max_difference=largest,
-        mean_difference=float(difference.mean()),
-        batch_difference=spread,
+        max_difference=largest[worst_run],
+        mean_difference=total / len(runs),
+        run_difference=spread,
         label_agreement=float(agree.mean()),
-        accuracy_difference=accuracies[0] - accuracies[1],
+        accuracy=accuracy,
+        accuracy_difference=accuracy_difference,
+        loss_difference=loss_difference,
         worst_example=worst,
+        worst_run=worst_run,
         worst_reference=_answer(reference[worst], class_names),
-        worst_answer=_answer(stacked[worst_run, worst], class_names),
+        worst_answer=_answer(runs[worst_run][worst], class_names),
         reason="; ".join(reasons),
     )
 
 
+def drops_too_far(accuracy_difference: float, allowed_drop: float = MAX_DROP) -> bool:
+    """Whether an accuracy fell by more than is allowed; exactly as much is allowed."""
+    return accuracy_difference < -allowed_drop - 1e-9
+
+
 def _not_finite(
     reference: NDArray[np.float32],
-    stacked: NDArray[np.float64],
-    bad: NDArray[np.bool_],
+    runs: Mapping[str, NDArray[np.float32]],
+    unfit: NDArray[np.bool_],
     class_names: Sequence[str],
 ) -> Comparison:
-    """Failed, with the largest numbers that JSON can hold: no difference can be told."""
-    huge = float(np.finfo(np.float64).max)
-    worst = int(bad.argmax())
+    """Failed: no difference can be told."""
+    worst = int(unfit.argmax())
+    run = next((name for name, answer in runs.items() if not np.isfinite(answer[worst]).all()), "")
+    run = run or next(iter(runs))  # the reference itself is no number
     return Comparison(
         passed=False,
         examples=len(reference),
-        max_difference=huge,
-        mean_difference=huge,
-        batch_difference=huge,
+        max_difference=HUGE,
+        mean_difference=HUGE,
+        run_difference=HUGE,
         label_agreement=0.0,
-        accuracy_difference=0.0,
+        accuracy=None,
+        accuracy_difference=None,
+        loss_difference=None,
         worst_example=worst,
+        worst_run=run,
         worst_reference=_answer(np.nan_to_num(reference[worst]), class_names),
-        worst_answer=_answer(np.nan_to_num(stacked[0, worst]), class_names),
-        reason=f"{int(bad.sum())} answers are not finite numbers",
+        worst_answer=_answer(np.nan_to_num(runs[run][worst]), class_names),
+        reason=f"{int(unfit.sum())} answers are not finite numbers",
     )
 
 
 def _labels_agree(
-    reference: NDArray[np.float32], answer: NDArray[np.float64], tolerance: float
+    reference: NDArray[np.float32], answer: NDArray[np.float32], tolerance: float
 ) -> NDArray[np.bool_]:
     """Same label, or a reference whose two best are so close that either may come first."""
     best = np.sort(reference, axis=1)[:, -2:]
     tied = best[:, 1] - best[:, 0] <= tolerance
     same: NDArray[np.bool_] = reference.argmax(axis=1) == answer.argmax(axis=1)
     return same | tied
+
+
+def _accuracy(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    return float((probabilities.argmax(axis=1) == labels).mean())
+
+
+def _loss(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """Mean cross-entropy in nats."""
+    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return float(-np.log(np.maximum(chosen, 1e-12)).mean())
 
 
 def _answer(row: NDArray[np.floating[Any]], class_names: Sequence[str]) -> tuple[str, float]:

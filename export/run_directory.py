@@ -67,6 +67,18 @@ class RunDirectory:
         return self.path / "model.onnx"
 
     @property
+    def unverified_int8_bundle(self) -> Path:
+        return self.path / "model.int8.unverified.onnx"
+
+    @property
+    def int8_bundle(self) -> Path:
+        return self.path / "model.int8.onnx"
+
+    @property
+    def quantization(self) -> Path:
+        return self.path / "quantization.json"
+
+    @property
     def parity(self) -> Path:
         return self.path / "parity.json"
 

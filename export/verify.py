@@ -4,49 +4,33 @@
 
 The reference is Keras's `predict` on the test split. Every path is run for real: the SavedModel in
 TensorFlow, the bundle in onnxruntime, and the batch command as a process of its own that reads the
-encoded test files. The result is parity.json; a failed proof takes the bundle out of service.
+encoded test files. The int8 bundle, where there is one, is held to the accuracy. The result is
+parity.json; a failed proof takes the bundle out of service.
 """
 
-import csv
 import hashlib
 import json
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-import serve
-from export.parity import BATCH_SIZES, TOLERANCE, Comparison, compare
+from export.parity import BATCH_SIZES, MAX_DROP, MAX_LOSS_RISE, TOLERANCE
 from export.prepared_data import (
     MAX_PROOF_EXAMPLES,
-    Manifest,
     PreparedData,
     ProofFile,
     evenly_spaced,
 )
 from export.quiet_tensorflow import import_tensorflow
 from export.run_directory import RunDirectory
+from export.run_document import run_document
 from serve.atomic import write_text
-from serve.bundle import BundleError
-from serve.classifier import Classifier
 from serve.command import CommandParser, LockstepError, run_command
 
-Answer = Callable[[int], NDArray[np.float32]]
-"""From a batch size to the probabilities `[examples, classes]` of one path."""
-
-Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-
-
-class PathError(LockstepError):
-    """A path that gives no complete answer."""
+Check = dict[str, Any]
 
 
 class ParityError(LockstepError):
@@ -57,40 +41,62 @@ class ParityError(LockstepError):
 
 @dataclass(frozen=True)
 class Proof:
-    """The result of all checks; the content of parity.json."""
+    """The result of all checks; the content of parity.json.
+
+    Attributes:
+        examples: how many test images.
+        checks: by path; one that failed fails the proof.
+        int8: the checks of the int8 bundle, or None if there is none. They decide about that file
+            alone.
+    """
 
     examples: int
-    checks: dict[str, dict[str, Any]]
+    checks: dict[str, Check]
+    int8: dict[str, Check] | None = None
 
     @property
     def passed(self) -> bool:
-        return all(check["passed"] for check in self.checks.values())
+        return _all_passed(self.checks)
+
+    @property
+    def int8_passed(self) -> bool:
+        return self.int8 is not None and _all_passed(self.int8)
 
     def to_json(self) -> str:
+        int8 = {"passed": self.int8_passed, "checks": self.int8} if self.int8 else None
         document = {
             "passed": self.passed,
             "reference": "keras predict",
             "tolerance": TOLERANCE,
+            "max_drop": MAX_DROP,
+            "max_loss_rise": MAX_LOSS_RISE,
             "batch_sizes": list(BATCH_SIZES),
             "examples": self.examples,
             "checks": self.checks,
+            "int8": int8,
         }
         return json.dumps(document, indent=2) + "\n"
 
-    def failures(self) -> str:
-        """One line that names every failed check and its reason."""
-        return "; ".join(
-            f"{name}: {check['reason']}"
-            for name, check in self.checks.items()
-            if not check["passed"]
-        )
+
+def _all_passed(checks: dict[str, Check]) -> bool:
+    return all(check["passed"] for check in checks.values())
 
 
-def prove(run: RunDirectory, bundle: Path, *, max_examples: int = MAX_PROOF_EXAMPLES) -> Proof:
+def failures(checks: dict[str, Check]) -> str:
+    """One line that names every failed check and its reason."""
+    return "; ".join(
+        f"{name}: {check['reason']}" for name, check in checks.items() if not check["passed"]
+    )
+
+
+def prove(
+    run: RunDirectory, bundle: Path, int8: Path, *, max_examples: int = MAX_PROOF_EXAMPLES
+) -> Proof:
     """Check every artifact of a run against Keras and write `run.parity`.
 
     Args:
         bundle: the ONNX file to prove.
+        int8: the int8 file to prove, if it is there.
         max_examples: test examples at most, evenly spaced over the split.
 
     Raises:
@@ -98,46 +104,55 @@ def prove(run: RunDirectory, bundle: Path, *, max_examples: int = MAX_PROOF_EXAM
     """
     # TensorFlow takes seconds to import: not needed for --help or for a missing file.
     import_tensorflow()
+    from export.proof import Examples, check_bundle, check_runs, predict_runs
     from export.saved_model import SavedModel
-    from export.serving_function import ExportError, load_model, reference_probabilities
+    from export.serving_function import load_model, predict_logits, probabilities_of
 
     data = PreparedData.open(run.data)
     manifest = data.manifest
     files = {file.index: file for file in manifest.proof_files}
-    indices = evenly_spaced(np.asarray(sorted(files), np.int64), max_examples)
-    paths = _unchanged_files(data, [files[int(index)] for index in indices])
-    reference = reference_probabilities(load_model(run.model), data.images, indices)
+    rows = evenly_spaced(np.asarray(sorted(files), np.int64), max_examples)
+    paths = _unchanged_files(data, [files[int(row)] for row in rows])
+    expected = run_document(run)
+    logits = predict_logits(load_model(run.model), data.images, rows)
+    examples = Examples(
+        images=data.images,
+        rows=rows,
+        labels=data.labels[rows],
+        files=paths,
+        reference=probabilities_of(logits, expected["temperature"]),
+        class_names=manifest.class_names,
+        threshold=expected["rejection"].threshold if expected["rejection"] else None,
+    )
+    expected["precision"] = "float32"
+    bundles: list[tuple[str, Path, dict[str, Any], float | None]] = [("", bundle, expected, None)]
+    if int8.is_file():
+        # Its own test figures are what this proof finds.
+        fields = {name: value for name, value in expected.items() if name != "metrics"}
+        bundles.append(("int8 ", int8, {**fields, "precision": "int8"}, MAX_DROP))
+    with tqdm(total=1 + 2 * len(bundles), desc="verify", unit=" paths", disable=None) as bar:
 
-    def in_batches(predict: Predict) -> Answer:
-        return lambda size: np.concatenate(
-            [
-                predict(data.images[indices[start : start + size]])
-                for start in range(0, len(indices), size)
-            ]
+        def progress(path: str) -> None:
+            bar.set_postfix_str(path)
+            bar.update()
+
+        progress("saved_model")
+        saved_model = check_runs(
+            lambda: predict_runs(SavedModel(run.saved_model).predict, examples), examples
         )
-
-    def batch_command(size: int) -> NDArray[np.float32]:
-        return _run_batch(bundle, paths, manifest.class_names, size)
-
-    opened: dict[str, Callable[[], Answer]] = {
-        "saved_model": lambda: in_batches(SavedModel(run.saved_model).predict),
-        "onnx": lambda: in_batches(Classifier(bundle).predict),
-        "batch": lambda: batch_command,
-    }
-    checks: dict[str, dict[str, Any]] = {}
-    with tqdm(total=len(opened), desc="verify", unit=" paths", disable=None) as progress:
-        for name, open_path in opened.items():
-            try:
-                answer = open_path()
-                answers = {size: answer(size) for size in BATCH_SIZES}
-            except (PathError, BundleError, ExportError) as error:
-                checks[name] = {"passed": False, "reason": str(error)}
-            else:
-                comparison = compare(reference, answers, data.labels[indices], manifest.class_names)
-                checks[name] = _entry(comparison, indices)
-            progress.update()
-    checks["document"] = _check_document(bundle, manifest)
-    proof = Proof(len(indices), checks)
+        results = [
+            check_bundle(
+                path,
+                examples,
+                fields,
+                allowed_drop=allowed_drop,
+                progress=lambda name, prefix=prefix: progress(prefix + name),  # type: ignore[misc]
+            )
+            for prefix, path, fields, allowed_drop in bundles
+        ]
+    proof = Proof(
+        len(rows), {"saved_model": saved_model, **results[0]}, results[1] if results[1:] else None
+    )
     write_text(run.parity, proof.to_json())
     return proof
 
@@ -160,77 +175,6 @@ def _unchanged_files(data: PreparedData, files: list[ProofFile]) -> list[Path]:
 def _is_unchanged(data: PreparedData, file: ProofFile) -> bool:
     path = data.proof_path(file)
     return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == file.sha256
-
-
-def _entry(comparison: Comparison, indices: NDArray[np.int64]) -> dict[str, Any]:
-    entry = comparison.to_json()
-    entry["worst_example"] = int(indices[comparison.worst_example])
-    return entry
-
-
-def _check_document(bundle: Path, manifest: Manifest) -> dict[str, Any]:
-    """Whether the bundle says the same of itself as the data that it was trained on."""
-    try:
-        document = Classifier(bundle).document
-    except BundleError as error:
-        return {"passed": False, "reason": str(error)}
-    pairs = {
-        "class_names": (list(document.class_names), manifest.class_names),
-        "image": (document.image, manifest.image_spec()),
-        "mean": (list(document.mean), manifest.mean),
-        "std": (list(document.std), manifest.std),
-        "dataset_fingerprint": (document.dataset_fingerprint, manifest.fingerprint),
-    }
-    differing = [name for name, (said, expected) in pairs.items() if said != expected]
-    reason = f"the bundle's document differs from the data set in {', '.join(differing)}"
-    return {"passed": not differing, "reason": reason if differing else ""}
-
-
-def _run_batch(
-    bundle: Path, paths: list[Path], class_names: list[str], batch_size: int
-) -> NDArray[np.float32]:
-    """Answers of the batch command, run as a user runs it, in the data set's order of classes."""
-    with tempfile.TemporaryDirectory() as folder:
-        listing, output = Path(folder, "inputs.txt"), Path(folder, "predictions.csv")
-        listing.write_text("".join(f"{path.resolve()}\n" for path in paths), encoding="utf-8")
-        command = [
-            *(sys.executable, "-m", "serve.batch", str(bundle.resolve())),
-            *("--inputs-from", str(listing), "--output", str(output)),
-            *("--batch-size", str(batch_size), "--probabilities", "--quiet"),
-        ]
-        packages = str(Path(serve.__file__).resolve().parents[1])
-        path = os.pathsep.join(filter(None, (packages, os.environ.get("PYTHONPATH"))))
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-        )
-        # 1 says that no file could be read; the rows say why.
-        if done.returncode not in (0, 1) or not output.is_file():
-            raise PathError(f"the batch command failed: {done.stderr.strip()}")
-        return _read_answers(output, len(paths), class_names)
-
-
-def _read_answers(output: Path, count: int, class_names: list[str]) -> NDArray[np.float32]:
-    """The probabilities in the batch command's CSV, columns in the data set's order of classes."""
-    answers = np.empty((count, len(class_names)), np.float32)
-    with open(output, encoding="utf-8", newline="") as stream:
-        rows = csv.DictReader(stream)
-        known = rows.fieldnames or []
-        missing = [name for name in class_names if f"p({name})" not in known]
-        if missing:
-            raise PathError(f"the batch command knows no class {', '.join(missing)}")
-        number = 0
-        for number, row in enumerate(rows, 1):
-            if row["error"]:
-                raise PathError(f"{row['path']} cannot be read: {row['error']}")
-            if number <= count:
-                answers[number - 1] = [row[f"p({name})"] for name in class_names]
-    if number != count:
-        raise PathError(f"the batch command gave {number} rows for {count} images")
-    return answers
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -259,26 +203,42 @@ def main(arguments: list[str] | None = None) -> int:
             f"{run.bundle}: no such bundle; expected a finished run directory: "
             "run python -m pipeline.run first"
         )
-    proof = prove(run, run.bundle, max_examples=options.max_examples)
-    print(format_proof(proof))
+    proof = prove(run, run.bundle, run.int8_bundle, max_examples=options.max_examples)
+    from export.proof import withdraw
+
+    print(format_checks(proof.checks))
+    if proof.int8:
+        print(format_checks({f"int8 {name}": check for name, check in proof.int8.items()}))
+    withdrawn = []
     if not proof.passed:
-        run.bundle.replace(run.unverified_bundle)
+        withdraw(run.bundle, run.unverified_bundle)
+        withdrawn.append((run.unverified_bundle, proof.checks))
+    if proof.int8 and not proof.int8_passed:
+        withdraw(run.int8_bundle, run.unverified_int8_bundle)
+        withdrawn.append((run.unverified_int8_bundle, proof.int8))
+    if withdrawn:
         run.report.unlink(missing_ok=True)  # it says that the proof passed
+        what = "; ".join(f"{path.name}: {failures(checks)}" for path, checks in withdrawn)
         raise ParityError(
-            f"the proof failed ({proof.failures()}); the bundle is now {run.unverified_bundle}, "
-            f"see {run.parity}"
+            f"the proof failed ({what}); the file has lost its final name, see {run.parity}"
         )
     return 0
 
 
-def format_proof(proof: Proof) -> str:
+def format_checks(checks: dict[str, Check]) -> str:
     """A small table for the terminal."""
-    lines = [f"{'path':<12} {'result':<7} {'max difference':>14} {'labels agree':>13}"]
-    for name, check in proof.checks.items():
+    lines = [
+        f"{'path':<14} {'result':<7} {'max difference':>14} {'labels agree':>13}  worst example"
+    ]
+    for name, check in checks.items():
         result = "passed" if check["passed"] else "FAILED"
-        line = f"{name:<12} {result:<7}"
+        line = f"{name:<14} {result:<7}"
         if "max_difference" in check:
             line += f" {check['max_difference']:>14.1e} {check['label_agreement']:>13.2%}"
+            line += f"  {check['worst_example']}: " + " / Keras ".join(
+                f"{label} {probability:.4f}"
+                for label, probability in (check["worst_answer"], check["worst_reference"])
+            )
         lines.append(line)
     return "\n".join(lines)
 

@@ -1,0 +1,48 @@
+"""What a run says of its model: the fields of a bundle's document that its files determine."""
+
+import json
+from typing import Any
+
+from export.prepared_data import PreparedData
+from export.run_directory import RunDirectory
+from serve.bundle import Rejection
+from serve.command import LockstepError
+
+HEADLINE = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "loss", "examples")
+"""The test figures that a bundle carries along."""
+
+
+def run_document(run: RunDirectory) -> dict[str, Any]:
+    """Fields of `BundleDocument` by name, from the manifest and the metrics of a run.
+
+    Raises:
+        LockstepError: the run was not evaluated, or its files are damaged.
+    """
+    manifest = PreparedData.open(run.data).manifest
+    try:
+        figures = json.loads(run.metrics.read_bytes())
+        rejection = figures["rejection"]
+        calibration = figures["calibration"]
+        return {
+            "class_names": tuple(manifest.class_names),
+            "image": manifest.image_spec(),
+            "mean": tuple(manifest.mean),
+            "std": tuple(manifest.std),
+            "temperature": float(calibration["temperature"]),
+            "rejection": Rejection(**rejection) if rejection else None,
+            "dataset_fingerprint": manifest.fingerprint,
+            "metrics": {
+                **{name: figures[name] for name in HEADLINE},
+                "ece": calibration["after"]["ece"],
+            },
+        }
+    except FileNotFoundError:
+        raise LockstepError(
+            f"{run.metrics}: no such file; expected a finished run directory, "
+            "so run python -m pipeline.run first"
+        ) from None
+    except (ValueError, LookupError, TypeError):
+        raise LockstepError(
+            f"{run.metrics}: damaged, or of another release; delete it and run "
+            "python -m pipeline.run again"
+        ) from None
