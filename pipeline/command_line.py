@@ -91,7 +91,8 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         prog="python -m pipeline.run",
         description=(
-            "Images in, a proven ONNX bundle out: prepare, train, evaluate, export, verify, report."
+            "Images in, a proven ONNX bundle out: prepare, train, evaluate, export, quantize, "
+            "verify, report."
         ),
         epilog=EPILOG,
         usage="%(prog)s [--recipe NAME|FILE] [--run-dir DIR] [--KEY VALUE ...]",

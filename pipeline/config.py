@@ -10,7 +10,7 @@ from pydantic import Field
 
 from export.prepared_data import MAX_PROOF_EXAMPLES
 from models.options import CnnOptions, ModelOptions, Options
-from serve.images import MOST_PIXELS, ImageSpec
+from serve.image_spec import MOST_PIXELS, ImageSpec
 
 Side = Annotated[int, Field(ge=1, le=4096)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -31,6 +31,8 @@ class PrepareOptions(Options):
     """Grey value under transparent pixels and around padded images."""
     max_pixels: int = Field(50_000_000, ge=1, le=MOST_PIXELS)
     """Largest width x height of an image that is decoded at all."""
+    scaled_decode: bool = True
+    """Let the JPEG decoder itself shrink photos that are much too large: several times faster."""
     validation_share: Share = 0.1
     """Share of the training images set aside for validation, where the source has no such split."""
     test_share: Share = 0.2
@@ -49,6 +51,7 @@ class PrepareOptions(Options):
             resample=self.resample,
             background=self.background,
             max_pixels=self.max_pixels,
+            scaled_decode=self.scaled_decode,
         )
 
 
@@ -189,6 +192,26 @@ class TrainOptions(Options):
     """Stop after so many epochs without a better one; null trains all epochs."""
 
 
+class EvaluateOptions(Options):
+    """What is fitted on the validation split once the model is chosen."""
+
+    temperature: bool = True
+    """Scale the logits so that a probability is the share of right answers; no label changes."""
+    coverage: float | None = Field(None, gt=0, le=1)
+    """Share of images to answer; below the confidence that this takes, an answer is uncertain."""
+
+
+class QuantizeOptions(Options):
+    """Whether an int8 bundle is looked for, and on how many images."""
+
+    enabled: bool = True
+    """Try int8, and keep it if it is faster here and as accurate."""
+    calibration_images: int = Field(512, ge=1)
+    """Training images from which the ranges of the tensors are found."""
+    validation_images: int = Field(5000, ge=1)
+    """Validation images that choose among the ways to quantize."""
+
+
 class VerifyOptions(Options):
     """How much of the test split the proof covers."""
 
@@ -207,4 +230,6 @@ class Config(Options):
     augment: AugmentOptions = AugmentOptions()
     model: Annotated[ModelOptions, Field(discriminator="name")] = CnnOptions()
     train: TrainOptions = TrainOptions()
+    evaluate: EvaluateOptions = EvaluateOptions()
+    quantize: QuantizeOptions = QuantizeOptions()
     verify: VerifyOptions = VerifyOptions()

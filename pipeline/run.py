@@ -4,7 +4,8 @@
     python -m pipeline.run --recipe fashion-mnist     # 60,000 real images
     python -m pipeline.run --data folder:photos       # one subfolder per class
 
-Stages: prepare, train, evaluate, export, verify, report. The same command again continues.
+Stages: prepare, train, evaluate, export, quantize, verify, report.
+The same command again continues.
 """
 
 import importlib
@@ -59,7 +60,7 @@ TRAIN = Stage(
 )
 EVALUATE = Stage(
     "evaluate",
-    lambda config: None,
+    lambda config: config.evaluate.model_dump(),
     ("prepare", "train"),
     lambda run: (run.metrics, run.test_probabilities),
     _later("pipeline.evaluation.evaluate", "evaluate"),
@@ -71,17 +72,24 @@ EXPORT = Stage(
     lambda run: (run.saved_model, run.unverified_bundle),
     _later("pipeline.export_stage", "export"),
 )
+QUANTIZE = Stage(
+    "quantize",
+    lambda config: config.quantize.model_dump(),
+    ("prepare", "export"),
+    lambda run: (run.unverified_int8_bundle, run.quantization),
+    _later("pipeline.export_stage", "quantize"),
+)
 VERIFY = Stage(
     "verify",
     lambda config: config.verify.model_dump(),
-    ("prepare", "train", "export"),
-    lambda run: (run.bundle, run.parity),
+    ("prepare", "train", "evaluate", "export", "quantize"),
+    lambda run: (run.bundle, run.int8_bundle, run.parity),
     _later("pipeline.export_stage", "verify"),
 )
 REPORT = Stage(
     "report",
     lambda config: config.model_dump(),
-    ("prepare", "train", "evaluate", "verify"),
+    ("prepare", "train", "evaluate", "quantize", "verify"),
     lambda run: (run.report,),
     _later("pipeline.report.page", "write_report", tensorflow=False),
 )
@@ -93,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
     config, run = invocation.config, RunDirectory(invocation.run_dir)
     sources.identity(config.data)  # data that are not there claim no run directory
     _enter(run, config)
-    stages = (PREPARE, TRAIN, EVALUATE, EXPORT, VERIFY, REPORT)
+    stages = (PREPARE, TRAIN, EVALUATE, EXPORT, QUANTIZE, VERIFY, REPORT)
     runner = StageRunner(config, run, stages)
     try:
         for stage in stages:
@@ -101,7 +109,10 @@ def main(arguments: list[str] | None = None) -> int:
     except ParityError:
         REPORT.run(config, run)  # the page shows what differs; it is not a finished stage
         raise
-    print(f"\nbundle     {run.bundle}\nreport     {run.report}")
+    print(f"\nbundle     {run.bundle}")
+    if run.int8_bundle.is_file():
+        print(f"int8       {run.int8_bundle}")
+    print(f"report     {run.report}")
     bundle = shlex.quote(str(run.bundle))
     print(f"try        python -m serve.batch {bundle} FOLDER --output predictions.csv")
     return 0

@@ -31,7 +31,8 @@ from pipeline.data.array_writer import ArrayWriter
 from pipeline.data.sources import Example, Source, SourceError, open_source
 from pipeline.data.splits import assign_splits
 from serve.atomic import atomic_path
-from serve.images import ImageError, ImageSpec, encode_png, fit_pixels, read_image
+from serve.image_spec import ImageSpec
+from serve.images import ImageError, encode_png, fit_pixels, read_image
 
 DEFAULT_SIZE = (96, 96)
 CHUNK_BYTES = 16_000_000

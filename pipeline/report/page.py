@@ -46,6 +46,8 @@ def write_report(config: Config, run: RunDirectory) -> str:
     metrics = json.loads(run.metrics.read_bytes())
     training = json.loads(run.training.read_bytes())
     parity = json.loads(run.parity.read_bytes())
+    quantization = json.loads(run.quantization.read_bytes())
+    calibration = metrics["calibration"]
     history = read_history(run)
     matrix = metrics["confusion_matrix"]
     bundle = run.bundle if run.bundle.is_file() else run.unverified_bundle
@@ -57,6 +59,11 @@ def write_report(config: Config, run: RunDirectory) -> str:
         metrics=metrics,
         training=training,
         parity=parity,
+        quantization=quantization,
+        reliability_before=plots.reliability_diagram(calibration["before"]["bins"], "as trained"),
+        reliability_after=plots.reliability_diagram(
+            calibration["after"]["bins"], "with the temperature"
+        ),
         bundle_size=bundle.stat().st_size,
         loss_curve=plots.loss_curve(history),
         accuracy_curve=plots.accuracy_curve(history),

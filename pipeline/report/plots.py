@@ -1,6 +1,7 @@
 """The report's plots as inline SVG, drawn in the text colour of the page: light or dark."""
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import AutoLocator, MaxNLocator
 
 INK = "#123456"  # replaced by the page's text colour
 TRAIN, VALIDATION = "#2f6fde", "#e0762f"
@@ -52,6 +53,37 @@ def learning_rate_curve(rates: Sequence[float], steps_per_epoch: int) -> str:
         axes.plot(np.arange(0, len(rates), stride) / steps_per_epoch, rates[::stride], color=TRAIN)
         axes.set_ylim(bottom=0)
         return _svg(axes, "Learning rate by epoch")
+
+
+def reliability_diagram(bins: Sequence[dict[str, float]], title: str) -> str:
+    """Accuracy by confidence (DeGroot and Fienberg 1983); a bar's strength is its share."""
+    most = max(item["examples"] for item in bins)
+    with matplotlib.rc_context(STYLE):
+        axes = _axes("accuracy")
+        axes.set_xlabel(f"confidence {title}")
+        axes.xaxis.set_major_locator(AutoLocator())
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--", label="as it should be")
+        for item in bins:
+            axes.bar(
+                (item["low"] + item["high"]) / 2,
+                item["accuracy"],
+                width=item["high"] - item["low"],
+                color=TRAIN,
+                alpha=0.2 + 0.8 * math.sqrt(item["examples"] / most),
+                edgecolor=TRAIN,
+            )
+        axes.plot(
+            [item["confidence"] for item in bins],
+            [item["accuracy"] for item in bins],
+            color=VALIDATION,
+            marker="o",
+            markersize=3,
+            label="measured",
+        )
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1.02)
+        axes.legend(loc="upper left")
+        return _svg(axes, f"Reliability diagram, {title}")
 
 
 def confusion_image(matrix: Sequence[Sequence[int]]) -> str:

@@ -21,7 +21,8 @@ from pipeline.data.sources import SourceError
 from pipeline.data.splits import SplitError
 from pipeline.recipe import resolve
 from pipeline.run import main
-from serve.images import ImageSpec, read_image
+from serve.image_spec import ImageSpec
+from serve.images import read_image
 
 ROOT = Path(__file__).parents[2]
 

@@ -31,14 +31,16 @@ def run(run_module: Callable[..., subprocess.CompletedProcess[str]]) -> Run:
     return succeed
 
 
-def batch_accuracy(run: Run, run_dir: Path, folder: Path) -> tuple[float, int]:
+def batch_accuracy(
+    run: Run, run_dir: Path, folder: Path, bundle: str = "model.onnx"
+) -> tuple[float, int]:
     """Accuracy of the ONNX file on the encoded test images, read by the batch command."""
     data = PreparedData.open(run_dir / "data")
     files = data.manifest.proof_files
     listing = folder / "inputs.txt"
     listing.write_text("".join(f"{data.proof_path(file).resolve()}\n" for file in files))
     output = folder / "predictions.csv"
-    run("serve.batch", run_dir / "model.onnx", "--inputs-from", listing, "--output", output,
+    run("serve.batch", run_dir / bundle, "--inputs-from", listing, "--output", output,
         folder=folder)  # fmt: skip
     with open(output, newline="") as stream:
         labels = [row["label"] for row in csv.DictReader(stream)]
@@ -49,8 +51,27 @@ def batch_accuracy(run: Run, run_dir: Path, folder: Path) -> tuple[float, int]:
     return float(np.mean(right)), len(right)
 
 
-def test_digits_twice(run: Run, tmp_path: Path) -> None:
+def assert_int8_is_kept_or_explained(run: Run, run_dir: Path, folder: Path) -> None:
+    """Whether it is faster here is for the machine to say; what is kept must be as accurate."""
+    tried = json.loads((run_dir / "quantization.json").read_bytes())
+    assert len(tried["trials"]) >= 3
+    proof = json.loads((run_dir / "parity.json").read_bytes())["int8"]
+    kept = (run_dir / "model.int8.onnx").is_file()
+    assert kept == (proof is not None and proof["passed"])
+    if kept:
+        assert min(tried["chosen"]["speedup"].values()) > 1
+        accuracy, _ = batch_accuracy(run, run_dir, folder, "model.int8.onnx")
+        float_accuracy = json.loads((run_dir / "metrics.json").read_bytes())["accuracy"]
+        assert accuracy >= float_accuracy - 0.005 - 1e-9
+        size = (run_dir / "model.int8.onnx").stat().st_size
+        assert size < 0.5 * (run_dir / "model.onnx").stat().st_size
+    elif proof is None:
+        assert tried["reason"]
+
+
+def test_digits_twice(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The promised accuracy, and the same command gives the same weights and the same bundle."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
     for name in ("one", "two"):
         run("pipeline.run", "--run-dir", name, folder=tmp_path)
     one, two = tmp_path / "one", tmp_path / "two"
@@ -59,6 +80,7 @@ def test_digits_twice(run: Run, tmp_path: Path) -> None:
     assert accuracy >= 0.985
     assert json.loads((one / "metrics.json").read_bytes())["accuracy"] == pytest.approx(accuracy)
     assert json.loads((one / "parity.json").read_bytes())["passed"]
+    assert_int8_is_kept_or_explained(run, one, tmp_path)
     for weight, same in zip(
         load_model(one / "model.keras").get_weights(),
         load_model(two / "model.keras").get_weights(),
@@ -86,3 +108,4 @@ def test_fashion_mnist(run: Run, tmp_path: Path) -> None:
     assert examples == 10_000
     assert accuracy >= 0.925
     assert json.loads((run_dir / "parity.json").read_bytes())["passed"]
+    assert_int8_is_kept_or_explained(run, run_dir, tmp_path)

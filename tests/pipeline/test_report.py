@@ -58,8 +58,8 @@ def test_the_page_is_complete(
     assert page.locator("h1").inner_text().startswith("digits")
     assert page.get_by_text("proof passed").is_visible()
     drawn = page.locator("svg.plot")
-    assert drawn.count() == 3
-    for index in range(3):
+    assert drawn.count() == 5
+    for index in range(5):
         plot = drawn.nth(index)
         box = plot.bounding_box()
         assert box is not None
@@ -72,12 +72,15 @@ def test_the_page_is_complete(
     assert page.locator("table.matrix td").count() == 100
     total = sum(int(text) for text in page.locator("table.matrix td").all_inner_texts())
     assert total == 359
-    for name in ("saved_model", "document", "onnx", "batch"):
+    for name in ("saved_model", "document", "graph", "onnx", "batch"):
         assert page.locator("td", has_text=name).first.is_visible()
     pictures = page.locator("figure img")
     assert pictures.count() > 0
     assert pictures.first.evaluate("image => image.naturalWidth") == 8
     assert page.get_by_text("python -m serve.batch").is_visible()
+    assert page.get_by_text("Expected calibration error").is_visible()
+    page.get_by_text("What was tried").click()
+    assert page.get_by_text("nothing (float32)").is_visible()
     assert problems == []
 
 

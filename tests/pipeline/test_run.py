@@ -14,10 +14,17 @@ from onnx import numpy_helper
 from PIL import Image
 
 from export.prepared_data import PreparedData
+from export.serving_function import load_model, predict_logits
 from pipeline.recipe import load_recipe, resolve
+from serve.bundle import seal
+from serve.classifier import bundle_document
+from serve.onnx_file import outline
 
-STAGES = ("prepare", "train", "evaluate", "export", "verify", "report")
-QUICK = ("--train.epochs", "2", "--model.filters", "[8,8]", "--model.convolutions", "1")
+STAGES = ("prepare", "train", "evaluate", "export", "quantize", "verify", "report")
+QUICK = (
+    *("--train.epochs", "2", "--model.filters", "[8,8]", "--model.convolutions", "1"),
+    *("--quantize.calibration_images", "16"),
+)
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -97,7 +104,14 @@ def test_the_same_command_skips_and_a_changed_option_reruns(run: Run, run_copy: 
     before = (run_copy / "data" / "manifest.json").stat().st_mtime_ns
     other = run("--run-dir", run_copy, "--train.epochs", "2", folder=run_copy.parent)
     assert other.returncode == 0, other.stderr
-    assert stages_run(other.stdout) == ["train", "evaluate", "export", "verify", "report"]
+    assert stages_run(other.stdout) == [
+        "train",
+        "evaluate",
+        "export",
+        "quantize",
+        "verify",
+        "report",
+    ]
     assert "changed since the last run: train.epochs 3 -> 2" in other.stdout
     assert (run_copy / "data" / "manifest.json").stat().st_mtime_ns == before
 
@@ -147,11 +161,14 @@ def test_a_failed_proof_fails_the_run_but_shows_the_report(run_copy: Path) -> No
         from pipeline.export_stage import export
 
         summary = export(config, run)  # type: ignore[arg-type]
-        model = onnx.load(run.unverified_bundle)
+        content = run.unverified_bundle.read_bytes()
+        model = onnx.load_model_from_string(content)
         kernel = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
         values = numpy_helper.to_array(kernel) * np.float32(1.5)
         kernel.CopyFrom(numpy_helper.from_array(values, kernel.name))
-        onnx.save(model, run.unverified_bundle)
+        document = bundle_document(content, outline(content))
+        sealed = seal(model.SerializeToString(), document.to_json())
+        run.unverified_bundle.write_bytes(sealed)
         return summary
 
     stage = pipeline_run.EXPORT
@@ -168,9 +185,46 @@ def test_a_failed_proof_fails_the_run_but_shows_the_report(run_copy: Path) -> No
     assert "proof passed" in directory.report.read_text()
 
 
+def test_a_stated_coverage_reaches_the_batch_command(
+    run: Run, run_module: Run, run_copy: Path
+) -> None:
+    """Only what depends on it runs again; then the bundle can say that it is uncertain."""
+    options = ["--evaluate.coverage", "0.8", "--quantize.enabled", "false"]
+    done = run("--run-dir", run_copy, "--train.epochs", "3", *options, folder=run_copy.parent)
+    assert done.returncode == 0, done.stderr
+    assert stages_run(done.stdout) == list(STAGES[2:])
+    assert not (run_copy / "model.int8.onnx").exists()
+    rejection = json.loads((run_copy / "metrics.json").read_bytes())["rejection"]
+    assert 0.6 < rejection["coverage"] < 1
+    batch = run_module(
+        "serve.batch", "model.onnx", "data/proof", "--uncertain-below", "bundle", "--quiet",
+        folder=run_copy,
+    )  # fmt: skip
+    assert batch.returncode == 0, batch.stderr
+    rows = list(csv.DictReader(batch.stdout.splitlines()))
+    certain = [row for row in rows if row["label"] != "uncertain"]
+    assert len(certain) / len(rows) == pytest.approx(rejection["coverage"])
+    assert min(float(row["probability"]) for row in certain) >= rejection["threshold"] - 1e-6
+
+
+def test_calibration_changes_no_label_and_is_reported(trained_run: Path) -> None:
+    metrics = json.loads((trained_run / "metrics.json").read_bytes())
+    assert metrics["calibration"]["temperature"] != 1
+    data = PreparedData.open(trained_run / "data")
+    test = data.indices("test")
+    logits = predict_logits(load_model(trained_run / "model.keras"), data.images, test)
+    probabilities = np.load(trained_run / "test_probabilities.npy")
+    np.testing.assert_array_equal(logits.argmax(axis=1), probabilities.argmax(axis=1))
+    assert metrics["accuracy"] == (logits.argmax(axis=1) == data.labels[test]).mean()
+    for when in ("before", "after"):
+        bins = metrics["calibration"][when]["bins"]
+        assert sum(item["examples"] for item in bins) == 359
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        (["--evaluate.coverage", "1.5"], ["evaluate.coverage", "less than or equal to 1"]),
         (["--train.epoch", "3"], ["unknown argument --train.epoch", "--train.epochs"]),
         (["--train.epochs", "many"], ["train.epochs", "integer", "'many'"]),
         (["--data", "folder:nowhere"], ["folder:nowhere: no such folder"]),

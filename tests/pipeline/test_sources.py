@@ -11,7 +11,8 @@ from PIL import Image
 
 from pipeline.data.sources import Source, SourceError, identity, open_source, same
 from pipeline.data.sources.fashion_mnist import DIRECTORY, read_idx
-from serve.images import ImageSpec, read_image
+from serve.image_spec import ImageSpec
+from serve.images import read_image
 
 EXPECTED = "digits, fashion-mnist, folder:PATH, npz:PATH, tfds:NAME"
 
