@@ -454,8 +454,8 @@ FAULTS: dict[str, Fault] = {
     "probabilities in half precision": Graph(ANSWERS, half_precision),
     "mean over the batch": Graph(ANSWERS, batch_mean),
     "leak from the first of a batch": Graph(ANSWERS, first_of_batch, quick=True),
-    "noise": Graph({*ANSWERS, "graph"}, noise(0.1)),
-    "noise too small to see": Graph({"graph"}, noise(1e-7), quick=True),
+    "noise": Graph({*ALL_OF_THE_BUNDLE, "graph"}, noise(0.1)),
+    "noise too small to see": Graph({*ALL_OF_THE_BUNDLE, "graph"}, noise(1e-7), quick=True),
     "operators too new": Graph({"graph"}, newer_opset),
     "file format too new": Graph({"graph"}, newer_format),
     # In the document.
