@@ -119,7 +119,7 @@ def test_the_command_tells_what_it_did(
     assert "m.onnx" in done.stdout and "proven on 1 images" in done.stdout
     shown = run_module("serve.inspect", "m.onnx", "--json", folder=tmp_path)
     document = json.loads(shown.stdout)["document"]
-    assert document["image"]["height"], document["image"]["width"] == (16, 18)
+    assert (document["image"]["height"], document["image"]["width"]) == (16, 18)
     assert document["metrics"] == {"examples": 1}  # no folder of it is a label
     labelled = run_module("serve.batch", "m.onnx", photos, "--quiet", folder=tmp_path)
     rows = labelled.stdout.splitlines()[1:]
