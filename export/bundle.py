@@ -19,11 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from export.figures import accuracy
+from export.parity import Check
 from export.prepared_data import MAX_PROOF_EXAMPLES, evenly_spaced
 from export.quiet_tensorflow import import_tensorflow
-from export.verify import Check, ParityError, failures, format_checks
+from export.verify import ParityError, failures, format_checks
 from serve.command import CommandParser, LockstepError, run_command
-from serve.foreign import Description, add_image_arguments, description
+from serve.description import Description, add_image_arguments, description
 from serve.image_files import find_image_files
 from serve.image_spec import ImageSpec
 from serve.images import ImageError, read_image
@@ -176,7 +178,7 @@ def _labels(
 def _metrics(reference: NDArray[np.float32], labels: NDArray[np.int64] | None) -> dict[str, float]:
     figures: dict[str, float] = {"examples": len(reference)}
     if labels is not None:
-        figures["accuracy"] = float((reference.argmax(axis=1) == labels).mean())
+        figures["accuracy"] = accuracy(labels, reference)
     return figures
 
 

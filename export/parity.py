@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from export import figures
+
 TOLERANCE = 1e-4
 """Largest difference of a probability that counts as the same answer, for float formats."""
 
@@ -17,6 +19,9 @@ MAX_LOSS_RISE = 0.05
 """Largest rise of the cross-entropy, in nats: its confidence must stay worth something, too."""
 
 BATCH_SIZES = (1, 7, 256)
+
+Check = dict[str, Any]
+"""One path's result: `passed`, `reason`, and the figures of a comparison where there was one."""
 
 HUGE = float(np.finfo(np.float64).max)
 """Stands for a difference that cannot be told; the largest number that JSON can hold."""
@@ -110,10 +115,10 @@ def compare(
     spread = float((highest.astype(np.float64) - lowest).max())
     accuracy = accuracy_difference = loss_difference = None
     if labels is not None:
-        accuracy = min(_accuracy(answer, labels) for answer in runs.values())
-        accuracy_difference = accuracy - _accuracy(reference, labels)
-        loss_difference = max(_loss(answer, labels) for answer in runs.values())
-        loss_difference -= _loss(reference, labels)
+        accuracy = min(figures.accuracy(labels, answer) for answer in runs.values())
+        accuracy_difference = accuracy - figures.accuracy(labels, reference)
+        loss_difference = max(figures.cross_entropy(labels, answer) for answer in runs.values())
+        loss_difference -= figures.cross_entropy(labels, reference)
 
     reasons = []
     if allowed_drop is None:
@@ -194,16 +199,6 @@ def _labels_agree(
     tied = best[:, 1] - best[:, 0] <= tolerance
     same: NDArray[np.bool_] = reference.argmax(axis=1) == answer.argmax(axis=1)
     return same | tied
-
-
-def _accuracy(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    return float((probabilities.argmax(axis=1) == labels).mean())
-
-
-def _loss(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Mean cross-entropy in nats."""
-    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(np.maximum(chosen, 1e-12)).mean())
 
 
 def _answer(row: NDArray[np.floating[Any]], class_names: Sequence[str]) -> tuple[str, float]:

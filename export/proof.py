@@ -24,20 +24,18 @@ from numpy.typing import NDArray
 
 import serve
 from export.calibration import selective_accuracy
-from export.parity import BATCH_SIZES, Comparison, compare
+from export.parity import BATCH_SIZES, Check, Comparison, compare
 from export.serving_function import ExportError
 from export.to_onnx import check_graph
 from serve.atomic import atomic_path
-from serve.bundle import BundleError, Rejection, seal
-from serve.classifier import Classifier, bundle_document
+from serve.bundle import BundleError, Rejection, bundle_document, seal
+from serve.classifier import Classifier
 from serve.command import LockstepError
 from serve.onnx_file import outline
 
 CALLERS = 4
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-Check = dict[str, Any]
-"""`passed`, `reason`, and the figures of a comparison where there was one."""
 
 
 class PathError(LockstepError):
@@ -170,7 +168,7 @@ def release(source: Path, target: Path, checks: Mapping[str, Check]) -> None:
     The graph's bytes stay those that were proven. An int8 file gets its own test figures, too.
     """
     content = source.read_bytes()
-    document = bundle_document(content, outline(content))
+    document = bundle_document(content)
     parity = headline(checks)
     if document.precision == "int8":
         found = checks["onnx"]
@@ -188,7 +186,7 @@ def withdraw(bundle: Path, target: Path) -> None:
     """Take a file that failed its proof out of service, and older proof figures out of it."""
     content = bundle.read_bytes()
     with contextlib.suppress(LockstepError):  # damaged: it says nothing that anyone would believe
-        document = bundle_document(content, outline(content))
+        document = bundle_document(content)
         content = seal(content, dataclasses.replace(document, parity={}).to_json())
     with atomic_path(target) as temporary:
         temporary.write_bytes(content)
@@ -214,9 +212,9 @@ def _with_row(comparison: Comparison, rows: NDArray[np.int64]) -> Check:
 def _check_graph(bundle: Path) -> Check:
     """Whether the file itself, read by another library than the one that runs it, is a bundle's."""
     try:
-        model = onnx.load_model_from_string(bundle.read_bytes())
-        outline(bundle.read_bytes())
-        check_graph(model)
+        content = bundle.read_bytes()
+        outline(content)
+        check_graph(onnx.load_model_from_string(content))
     except (DecodeError, LockstepError) as error:
         return {"passed": False, "reason": " ".join(str(error).split())}
     return {"passed": True, "reason": ""}
@@ -225,9 +223,9 @@ def _check_graph(bundle: Path) -> Check:
 def _check_document(bundle: Path, expected: Mapping[str, Any]) -> Check:
     """Whether the bundle says of itself what is true."""
     try:
-        document = Classifier(bundle).document
-    except BundleError as error:
-        return {"passed": False, "reason": str(error)}
+        document = bundle_document(bundle.read_bytes())
+    except LockstepError as error:
+        return {"passed": False, "reason": f"{bundle}: {error}"}
     differing = [name for name, value in expected.items() if getattr(document, name) != value]
     reason = f"the bundle's document differs from the run in {', '.join(differing)}"
     return {"passed": not differing, "reason": reason if differing else ""}

@@ -20,6 +20,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from export.figures import accuracy, cross_entropy
 from export.latency import latency
 from export.parity import MAX_DROP, MAX_LOSS_RISE, drops_too_far
 from export.quantizer import (
@@ -34,9 +35,7 @@ from export.quantizer import (
     write_quantized,
 )
 from export.to_onnx import write_bundle
-from serve.bundle import INPUT, OUTPUT
-from serve.classifier import bundle_document
-from serve.onnx_file import outline
+from serve.bundle import INPUT, OUTPUT, bundle_document
 
 BATCH = 32
 LATENCY_BATCHES = (1, 32)
@@ -76,8 +75,7 @@ class Quantization:
     """The content of quantization.json.
 
     Attributes:
-        kept: whether a file was written.
-        reason: why it was not, or "".
+        reason: why no file was written, or "".
         chosen: the trial that was written.
         trials: all, in the order tried.
         latency_ms: medians of "float32" and "int8", by batch size, on all threads.
@@ -87,7 +85,6 @@ class Quantization:
         reduced_range: weights of 7 bits, for processors whose 8-bit products can overflow.
     """
 
-    kept: bool
     reason: str
     float_accuracy: float
     calibration_images: int
@@ -97,6 +94,11 @@ class Quantization:
     trials: list[Trial] = field(default_factory=list)
     latency_ms: dict[str, dict[int, float]] = field(default_factory=dict)
     size: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def kept(self) -> bool:
+        """Whether a file was written."""
+        return self.chosen is not None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -131,7 +133,7 @@ def quantize(
             return result
         path = search.paths[chosen_key(chosen)]
         content = bundle.read_bytes()
-        document = bundle_document(content, outline(content))
+        document = bundle_document(content)
         write_bundle(without_notes(path), dataclasses.replace(document, precision="int8"), output)
         result.size["int8"] = output.stat().st_size
         return result
@@ -190,7 +192,6 @@ class _Search:
     def result(self, chosen: Trial | None) -> Quantization:
         measured = self._measured[chosen.operators, chosen.kept_in_float] if chosen else {}
         return Quantization(
-            kept=chosen is not None,
             reason="" if chosen else self._reason(),
             float_accuracy=self.accuracy,
             calibration_images=len(self._calibration.rows),
@@ -289,7 +290,7 @@ class _Search:
             reduced_range=self._reduced,
         )
         session = _session(path)
-        accuracy, loss = self._figures(session)
+        figures = self._figures(session)
         # Which numbers the scales are changes no speed: one measurement for each set of layers.
         layers = (operators, kept_in_float)
         if layers not in self._measured:
@@ -303,8 +304,8 @@ class _Search:
                 batch: measured["float32"][batch] / measured["int8"][batch]
                 for batch in LATENCY_BATCHES
             },
-            accuracy=accuracy,
-            loss=loss,
+            accuracy=figures[0],
+            loss=figures[1],
         )
         self.trials.append(trial)
         self.paths[chosen_key(trial)] = path
@@ -313,9 +314,7 @@ class _Search:
     def _figures(self, session: onnxruntime.InferenceSession) -> tuple[float, float]:
         """Accuracy and cross-entropy on the validation images."""
         answers = _answers(session, self._validation)
-        chosen = answers[np.arange(len(answers)), self._labels].astype(np.float64)
-        accuracy = float((answers.argmax(axis=1) == self._labels).mean())
-        return accuracy, float(-np.log(np.maximum(chosen, 1e-12)).mean())
+        return accuracy(self._labels, answers), cross_entropy(self._labels, answers)
 
     def _measure(self, session: onnxruntime.InferenceSession) -> dict[str, dict[int, float]]:
         """Median latency in milliseconds of both, by batch size."""

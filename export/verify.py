@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from export.parity import BATCH_SIZES, MAX_DROP, MAX_LOSS_RISE, TOLERANCE
+from export.parity import BATCH_SIZES, MAX_DROP, MAX_LOSS_RISE, TOLERANCE, Check
 from export.prepared_data import (
     MAX_PROOF_EXAMPLES,
     PreparedData,
@@ -29,8 +29,6 @@ from export.run_directory import RunDirectory
 from export.run_document import run_document
 from serve.atomic import write_text
 from serve.command import CommandParser, LockstepError, run_command
-
-Check = dict[str, Any]
 
 
 class ParityError(LockstepError):

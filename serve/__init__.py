@@ -9,7 +9,7 @@ probabilities = classifier.predict(pixels[None])
 
 from serve.bundle import BundleDocument, BundleError
 from serve.classifier import Classifier
-from serve.foreign import Description
+from serve.description import Description
 from serve.image_spec import ImageSpec
 from serve.images import ImageError, read_image
 

@@ -29,7 +29,7 @@ from serve.atomic import atomic_path
 from serve.bundle import BundleDocument
 from serve.classifier import Classifier
 from serve.command import CommandParser, LockstepError, run_command
-from serve.foreign import add_arguments, description
+from serve.description import add_arguments, description
 from serve.image_files import find_image_files
 from serve.image_spec import ImageSpec
 from serve.images import EXTENSIONS, ImageError, read_image

@@ -16,7 +16,7 @@ from typing import Any
 
 from serve.command import LockstepError
 from serve.image_spec import ImageSpec
-from serve.onnx_file import with_entry, without_entry
+from serve.onnx_file import OnnxFile, TensorInfo, outline, with_entry, without_entry
 
 FORMAT = 1
 METADATA_KEY = "lockstep.bundle"
@@ -148,6 +148,49 @@ def read_document(content: bytes, text: str) -> BundleDocument:
             "after it was exported; copy it again, or export it again"
         )
     return document
+
+
+def bundle_document(content: bytes, file: OnnxFile | None = None) -> BundleDocument:
+    """The document of a file, checked against its graph and its bytes.
+
+    Args:
+        file: its outline, where that was made already.
+
+    Raises:
+        BundleError: there is none, it is damaged, or the graph is not the one it describes.
+    """
+    file = file or outline(content)
+    text = file.metadata.get(METADATA_KEY)
+    if text is None:
+        raise BundleError(
+            f"no bundle: its metadata has no entry {METADATA_KEY!r}; export it with Lockstep, or "
+            "give --labels to use it as it is"
+        )
+    document = read_document(content, text)
+    unfit = sorted(name for name in file.operators if name.startswith(UNFIT_OPERATORS))
+    if unfit:
+        raise BundleError(f"no image classifier needs the operators {', '.join(unfit):.200}")
+    expected_inputs = [TensorInfo(INPUT, "uint8", document.image.shape)]
+    expected_outputs = [TensorInfo(OUTPUT, "float32", (len(document.class_names),))]
+    inputs, outputs = (
+        [TensorInfo(value.name, value.element, value.shape[1:]) for value in values]
+        for values in (file.inputs, file.outputs)
+    )
+    if inputs != expected_inputs or outputs != expected_outputs:
+        raise BundleError(
+            "the graph contradicts the document: expected "
+            f"{_show(expected_inputs)} -> {_show(expected_outputs)}, "
+            f"got {_show(inputs)} -> {_show(outputs)}"
+        )
+    return document
+
+
+def _show(values: list[TensorInfo]) -> str:
+    shown = (
+        f"{value.name} {value.element} [batch, {', '.join(map(str, value.shape))}]"
+        for value in values
+    )
+    return ", ".join(shown)[:300] or "nothing"
 
 
 def _canonical(fields: Mapping[str, Any]) -> str:

@@ -10,14 +10,14 @@ from serve.bundle import (
     INPUT,
     METADATA_KEY,
     OUTPUT,
-    UNFIT_OPERATORS,
     BundleDocument,
     BundleError,
-    read_document,
+    bundle_document,
 )
 from serve.command import LockstepError, printable
-from serve.foreign import Description, ForeignModelError, ForeignSession
-from serve.onnx_file import OnnxFile, TensorInfo, outline, read_file
+from serve.description import Description, ForeignModelError
+from serve.foreign import ForeignSession
+from serve.onnx_file import outline, read_file
 
 MOST_FOLDED_BYTES = 2**26
 
@@ -96,45 +96,6 @@ class Classifier:
         if not np.isfinite(probabilities).all():
             raise BundleError(f"{self.path}: the model answers with what are no finite numbers")
         return probabilities  # type: ignore[no-any-return]
-
-
-def bundle_document(content: bytes, file: OnnxFile) -> BundleDocument:
-    """The document of a file that was read and outlined, checked against its graph and its bytes.
-
-    Raises:
-        BundleError: there is none, it is damaged, or the graph is not the one it describes.
-    """
-    text = file.metadata.get(METADATA_KEY)
-    if text is None:
-        raise BundleError(
-            f"no bundle: its metadata has no entry {METADATA_KEY!r}; export it with Lockstep, or "
-            "give --labels to use it as it is"
-        )
-    document = read_document(content, text)
-    unfit = sorted(name for name in file.operators if name.startswith(UNFIT_OPERATORS))
-    if unfit:
-        raise BundleError(f"no image classifier needs the operators {', '.join(unfit):.200}")
-    expected_inputs = [TensorInfo(INPUT, "uint8", document.image.shape)]
-    expected_outputs = [TensorInfo(OUTPUT, "float32", (len(document.class_names),))]
-    inputs, outputs = (
-        [TensorInfo(value.name, value.element, value.shape[1:]) for value in values]
-        for values in (file.inputs, file.outputs)
-    )
-    if inputs != expected_inputs or outputs != expected_outputs:
-        raise BundleError(
-            "the graph contradicts the document: expected "
-            f"{_show(expected_inputs)} -> {_show(expected_outputs)}, "
-            f"got {_show(inputs)} -> {_show(outputs)}"
-        )
-    return document
-
-
-def _show(values: list[TensorInfo]) -> str:
-    shown = (
-        f"{value.name} {value.element} [batch, {', '.join(map(str, value.shape))}]"
-        for value in values
-    )
-    return ", ".join(shown)[:300] or "nothing"
 
 
 def _open_session(content: bytes, threads: int) -> onnxruntime.InferenceSession:

@@ -15,8 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from serve.bundle import METADATA_KEY, BundleDocument
-from serve.classifier import bundle_document
+from serve.bundle import METADATA_KEY, BundleDocument, bundle_document
 from serve.command import CommandParser, LockstepError, printable, run_command
 from serve.onnx_file import TensorInfo, outline, read_file
 

@@ -22,10 +22,8 @@ class Prediction:
     error: str = ""
 
 
-class CsvWriter:
-    """Columns `path, label, probability, error`; with `top` > 1 also `label_2, probability_2, …`;
-    with `all_probabilities` also one column `p(CLASS)` for each class. Where the best probability
-    is below `threshold`, the label is `uncertain`."""
+class _Writer:
+    """What both formats are told."""
 
     def __init__(
         self,
@@ -36,16 +34,29 @@ class CsvWriter:
         all_probabilities: bool,
         threshold: float | None = None,
     ) -> None:
-        self._threshold = threshold
-        self._rows = csv.writer(stream, lineterminator="\n")
+        self._stream = stream
         self._class_names = class_names
         self._top = top
         self._all = all_probabilities
+        self._threshold = threshold
+        self._begin()
+
+    def _begin(self) -> None:
+        """Write what stands above the rows."""
+
+
+class CsvWriter(_Writer):
+    """Columns `path, label, probability, error`; with `top` > 1 also `label_2, probability_2, …`;
+    with `all_probabilities` also one column `p(CLASS)` for each class. Where the best probability
+    is below `threshold`, the label is `uncertain`."""
+
+    def _begin(self) -> None:
+        self._rows = csv.writer(self._stream, lineterminator="\n")
         header = ["path", "label", "probability", "error"]
-        for rank in range(2, top + 1):
+        for rank in range(2, self._top + 1):
             header += [f"label_{rank}", f"probability_{rank}"]
-        if all_probabilities:
-            header += [f"p({name})" for name in class_names]
+        if self._all:
+            header += [f"p({name})" for name in self._class_names]
         self._width = len(header)
         self._rows.writerow(header)
 
@@ -64,25 +75,10 @@ class CsvWriter:
         self._rows.writerow(row)
 
 
-class JsonLinesWriter:
+class JsonLinesWriter(_Writer):
     """One object per line: `path`, `predictions` (best first), `error` (null where it went well),
     with `all_probabilities` a mapping `probabilities` by class name, and with a `threshold`
     `uncertain`: whether the best probability is below it."""
-
-    def __init__(
-        self,
-        stream: TextIO,
-        class_names: Sequence[str],
-        *,
-        top: int,
-        all_probabilities: bool,
-        threshold: float | None = None,
-    ) -> None:
-        self._threshold = threshold
-        self._stream = stream
-        self._class_names = class_names
-        self._top = top
-        self._all = all_probabilities
 
     def write(self, prediction: Prediction) -> None:
         row: dict[str, object] = {"path": prediction.path, "predictions": [], "error": None}

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from export.figures import cross_entropy
+
 
 def classification_figures(
     labels: NDArray[np.int64], probabilities: NDArray[np.float32], class_names: list[str]
@@ -81,12 +83,6 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[f
     middle = (share + z**2 / (2 * trials)) / denominator
     spread = z / denominator * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
     return max(0.0, middle - spread), min(1.0, middle + spread)
-
-
-def cross_entropy(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> float:
-    """Mean negative log-likelihood, in nats; probabilities below 1e-12 count as 1e-12."""
-    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(np.maximum(chosen, 1e-12)).mean())
 
 
 def top_k_accuracy(labels: NDArray[np.int64], probabilities: NDArray[np.float32], k: int) -> float:

@@ -8,9 +8,7 @@ from typing import Any
 import onnx
 import pytest
 
-from serve.bundle import seal
-from serve.classifier import bundle_document
-from serve.onnx_file import outline
+from serve.bundle import bundle_document, seal
 
 EditDocument = Callable[[Path, Callable[[dict[str, Any]], None]], None]
 EditGraph = Callable[[Path, Callable[[onnx.ModelProto], None]], None]
@@ -22,7 +20,7 @@ def edit_document() -> EditDocument:
 
     def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
         content = path.read_bytes()
-        document = bundle_document(content, outline(content)).to_json()
+        document = bundle_document(content).to_json()
         change(document)
         path.write_bytes(seal(content, document))
 
@@ -35,7 +33,7 @@ def edit_graph() -> EditGraph:
 
     def edit(path: Path, change: Callable[[onnx.ModelProto], None]) -> None:
         content = path.read_bytes()
-        document = bundle_document(content, outline(content)).to_json()
+        document = bundle_document(content).to_json()
         model = onnx.load_model_from_string(content)
         change(model)
         path.write_bytes(seal(model.SerializeToString(deterministic=True), document))

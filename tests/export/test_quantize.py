@@ -197,7 +197,7 @@ def test_weights_are_int8_with_a_scale_for_each_channel(int8_run: Path) -> None:
 
 def test_the_record_says_what_was_done(int8_run: Path) -> None:
     record = json.loads((int8_run / "quantization.json").read_bytes())
-    assert record["kept"]
+    assert record["chosen"]
     assert record["reason"] == ""
     assert record["chosen"] in record["trials"]
     assert record["size"] == {
@@ -327,7 +327,7 @@ def test_the_stage_hands_over_training_and_validation_images(
 
     def spy(bundle: Path, output: Path, **options: Any) -> Quantization:
         handed.update(options, bundle=bundle, output=output)
-        return Quantization(False, "spied", 0.5, 1, 1, False)
+        return Quantization("spied", 0.5, 1, 1, False)
 
     monkeypatch.setattr(export_stage, "search_int8", spy)
     options = {"calibration_images": calibration, "validation_images": validation}

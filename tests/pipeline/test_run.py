@@ -16,9 +16,7 @@ from PIL import Image
 from export.prepared_data import PreparedData
 from export.serving_function import load_model, predict_logits
 from pipeline.recipe import load_recipe, resolve
-from serve.bundle import seal
-from serve.classifier import bundle_document
-from serve.onnx_file import outline
+from serve.bundle import bundle_document, seal
 
 STAGES = ("prepare", "train", "evaluate", "export", "quantize", "verify", "report")
 QUICK = (
@@ -166,7 +164,7 @@ def test_a_failed_proof_fails_the_run_but_shows_the_report(run_copy: Path) -> No
         kernel = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
         values = numpy_helper.to_array(kernel) * np.float32(1.5)
         kernel.CopyFrom(numpy_helper.from_array(values, kernel.name))
-        document = bundle_document(content, outline(content))
+        document = bundle_document(content)
         sealed = seal(model.SerializeToString(), document.to_json())
         run.unverified_bundle.write_bytes(sealed)
         return summary

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from serve.bundle import METADATA_KEY, BundleError, seal
 from serve.classifier import Classifier
 from serve.command import LockstepError
-from serve.foreign import Description
+from serve.description import Description
 from serve.onnx_file import outline, with_entry, without_entry
 
 MOST_MEMORY = 2**30

@@ -1,0 +1,144 @@
+"""What is said of a model on the command line, and what cannot be said."""
+
+from pathlib import Path
+
+import pytest
+
+from serve.command import CommandParser, LockstepError
+from serve.description import Description, add_arguments, description, read_labels
+
+NAMES = ("cat", "dog", "犬, big", "none of these")
+
+
+def described(*words: str) -> Description | None:
+    parser = CommandParser(prog="thing", description="", epilog="")
+    add_arguments(parser)
+    return description(parser.parse_args(list(words)))
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> str:
+    path = tmp_path / "labels.txt"
+    path.write_text("\n".join(NAMES) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def test_no_options_are_no_description() -> None:
+    assert described() is None
+
+
+def test_labels_alone_leave_everything_else_to_the_graph(labels: str) -> None:
+    assert described("--labels", labels) == Description(NAMES)
+
+
+def test_every_option_is_in_the_description(labels: str) -> None:
+    got = described(
+        "--labels", labels, "--image-size", "7,8", "--channels", "1", "--resize", "stretch",
+        "--resample", "nearest", "--background", "0", "--full-decode", "--mean", "1,2.5,3",
+        "--std", "0.5", "--outputs", "logits",
+    )  # fmt: skip
+    assert got == Description(
+        NAMES, (7, 8), 1, "stretch", "nearest", 0, False, (1, 2.5, 3), (0.5,), "logits"
+    )
+    side = described("--labels", labels, "--image-size", "224")
+    assert side is not None
+    assert side.image_size == (224, 224)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--input-range", "-1,1"], ["--mean", "-0.5,0.5,0.5", "--std", "1"], ["--mean", "-.5",
+     "--std", "1"]],
+)  # fmt: skip
+def test_a_list_of_numbers_may_begin_with_a_minus(labels: str, words: list[str]) -> None:
+    got = described("--labels", labels, *words)
+    assert got is not None
+    assert got.mean is not None
+    assert got.mean[0] in (0.5, -0.5)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        *((words, "a model is described by its labels first: give --labels FILE") for words in (
+            ["--channels", "3"], ["--image-size", "8"], ["--resize", "pad"], ["--background", "0"],
+            ["--resample", "nearest"], ["--full-decode"], ["--outputs", "auto"],
+            ["--input-range", "0,1"], ["--mean", "0", "--std", "1"])),
+        (["--mean", "0"], "expected --mean and --std together, got one of them"),
+        (["--std", "1,1,1"], "expected --mean and --std together, got one of them"),
+        *((["--input-range", "0,1", *more],
+           "expected either --input-range or --mean and --std, got both")
+          for more in (["--mean", "0"], ["--std", "1"], ["--mean", "0", "--std", "1"])),
+        *((["--mean", "0", "--std", std], f"--std: expected numbers above 0, got {least}")
+          for std, least in (("0", "0.0"), ("1,0,1", "0.0"), ("1,1,-0.5", "-0.5"))),
+        *((["--input-range", text], f"--input-range: expected LOW,HIGH as in 0,1, got {shown}")
+          for text, shown in (("1", "1.0"), ("0,1,2", "0.0,1.0,2.0"), ("1,0", "1.0,0.0"),
+                              ("5,5", "5.0,5.0"))),
+        *(([option, text], f"argument {option}: invalid list of numbers value: '{text}'; see thing")
+          for option in ("--mean", "--std", "--input-range")
+          for text in ("", "x", "1,", "1;2", "nan", "1,inf", "1e999")),
+        *((["--image-size", text],
+           f"argument --image-size: invalid size in pixels value: '{text}'; see thing")
+          for text in ("", "x", "8x8", "8,8,3", "8.5", ",8")),
+        (["--channels", "2"], "argument --channels: invalid choice: "),
+        (["--resize", "squeeze"], "argument --resize: invalid choice: "),
+        (["--resample", "best"], "argument --resample: invalid choice: "),
+        (["--outputs", "scores"], "argument --outputs: invalid choice: "),
+        (["--background", "white"], "argument --background: invalid int value: 'white'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_a_description_that_cannot_be_is_refused(words: list[str], reason: str) -> None:
+    with pytest.raises(LockstepError) as caught:
+        described(*words)
+    assert str(caught.value).startswith(reason)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("a\nb", ("a", "b")),
+        ("a\nb\n\n\n", ("a", "b")),
+        ("a\r\nb\r\n", ("a", "b")),
+        (" a \n\tb c\t\n", ("a", "b c")),
+        ("größe\n犬, 🐕\n", ("größe", "犬, 🐕")),
+        ("\ufeffa\nb\n", ("a", "b")),
+        ("a\u2028b\nc", ("a\u2028b", "c")),
+    ],
+    ids=repr,
+)
+def test_labels_are_one_a_line(tmp_path: Path, text: str, names: tuple[str, ...]) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_bytes(text.encode())
+    assert read_labels(path) == names
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "an empty line 1"),
+        (b"\n\n\n", "an empty line 1"),
+        (b"only\n", "1 lines"),
+        (b"a\n\nb\n", "an empty line 2"),
+        (b"\na\nb\n", "an empty line 1"),
+        (b"a\n  \nb\n", "an empty line 2"),
+        (b"a\nb\na\nc\nb\n", "doubled 'a, b'"),
+        (b"a\n a\n", "doubled 'a'"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(tmp_path: Path, content: bytes, found: str) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_bytes(content)
+    with pytest.raises(LockstepError) as caught:
+        read_labels(path)
+    assert str(caught.value) == (
+        f"{path}: expected two or more different class names, one a line, got {found}"
+    )
+
+
+def test_labels_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_bytes(b"caf\xe9\nbar\n")
+    with pytest.raises(LockstepError, match=r"labels\.txt: expected UTF-8 text: "):
+        read_labels(path)
