@@ -1,0 +1,1 @@
+"""Bundles behind HTTP: `python -m serve.http model.onnx`. Needs the extra `serve`."""

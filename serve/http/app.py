@@ -1,0 +1,173 @@
+"""From a request to its answer: who may ask, who answers, and what an error looks like."""
+
+import asyncio
+import gzip
+import logging
+import time
+import zlib
+from functools import lru_cache
+
+from prometheus_client import Counter, Histogram
+
+from serve.command import LockstepError, one_line
+from serve.http import metrics
+from serve.http.access_log import AccessLog
+from serve.http.connection import Connections
+from serve.http.limits import Memory
+from serve.http.messages import HttpError, Request, Response, busy
+from serve.http.protocol import ProtocolError
+from serve.http.repository import RepositoryError, UnknownModelError
+from serve.http.routes import Route, find_route
+from serve.http.security import Gate
+from serve.http.service import Service
+
+ENCODINGS = {"": False, "identity": False, "gzip": True, "x-gzip": True, "deflate": True}
+"""What a body may be packed with, and whether there is anything to unpack."""
+
+WORTH_PACKING = 2**10
+"""Bytes of an answer that is packed if the client takes gzip."""
+
+_log = logging.getLogger("lockstep")
+
+
+class App:
+    """Answers requests. See `connection.Application`."""
+
+    def __init__(
+        self, service: Service, gate: Gate, memory: Memory, access_log: AccessLog | None
+    ) -> None:
+        self._service = service
+        self._gate = gate
+        self._memory = memory
+        self._access_log = access_log
+
+    def admit(self, request: Request) -> None:
+        """Refuse what can be refused before its body is read.
+
+        Raises:
+            HttpError: 401, 403, 404, 405, 415, 429, 503.
+        """
+        route, request.model, request.version = find_route(request.path)
+        request.route = route
+        if request.method == "OPTIONS":
+            return
+        route.handler(request.method)
+        if not route.is_public:
+            self._gate.check_key(request.headers)
+        if request.method == "POST":
+            self._gate.check_origin(request.headers)
+            _packing(request)
+        if route.queue:
+            if self._service.draining:
+                raise busy(503, "the server is shutting down")
+            route.queue(self._service, request).check_room()
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a request that was admitted."""
+        route: Route = request.route
+        if request.method == "OPTIONS":
+            headers = self._gate.preflight(request.headers, route.methods)
+            return Response(204, headers=(("Allow", route.methods), *headers))
+        try:
+            response = await self._handled(request, route)
+        except HttpError as error:
+            response = error.response()
+        except TimeoutError:
+            response = HttpError(504, "the request's time was over before its answer").response()
+        except LockstepError as error:
+            response = self._error(error).response()
+        except Exception:  # noqa: BLE001 (a fault of one request must not become one of all)
+            _log.exception("%s %s failed", request.method, request.path[:200])
+            response = HttpError(500, "internal error; the server's log has the details").response()
+        if "origin" in request.headers:
+            response.headers += self._gate.cors(request.headers)
+        return _packed(request, response)
+
+    def answered(self, request: Request, response: Response) -> None:
+        """Count and log an answer."""
+        seconds = time.perf_counter() - request.started if request.started else 0.0
+        pattern = request.route.pattern if request.route else ""
+        requests, durations = _counters(request.method, pattern, response.status)
+        requests.inc()
+        durations.observe(seconds)
+        if request.served and request.method == "POST":
+            request.served.count(metrics.outcome(response.status), seconds)
+        if self._access_log:
+            self._access_log.add(request, response, seconds)
+
+    def sweep(self, connections: Connections) -> None:
+        """What is worth doing a few times a second only."""
+        connections.sweep()
+        metrics.connections.set(len(connections))
+        metrics.held_bytes.set(self._memory.held)
+        for served in self._service.repository.all():
+            served.report()
+        if self._access_log:
+            self._access_log.flush()
+
+    async def _handled(self, request: Request, route: Route) -> Response:
+        handler = route.handler(request.method)
+        if not _packing(request):
+            return await handler(self._service, request)
+        # Nobody knows how much it becomes: room for the most is kept until that is clear.
+        most = self._service.limits.max_body
+        self._memory.take(most)
+        try:
+            loop = asyncio.get_running_loop()
+            request.body = await loop.run_in_executor(None, unpack, request.body, most)
+            return await handler(self._service, request)
+        finally:
+            self._memory.give(most)
+
+    def _error(self, error: LockstepError) -> HttpError:
+        if isinstance(error, UnknownModelError):
+            return HttpError(404, str(error))
+        if isinstance(error, ProtocolError | RepositoryError):
+            return HttpError(400, str(error))
+        _log.error("a model failed: %s", one_line(error))
+        return HttpError(500, "the model failed on this input; the server's log has the details")
+
+
+@lru_cache(None)
+def _counters(method: str, pattern: str, status: int) -> tuple[Counter, Histogram]:
+    """Finding a counter by its labels costs more than counting."""
+    requests = metrics.http_requests.labels(method, pattern, status)
+    return requests, metrics.http_seconds.labels(pattern)
+
+
+def _packing(request: Request) -> bool:
+    """Whether the body is packed. Raises HttpError: 415; in a way that is not known."""
+    name = request.headers.get("content-encoding", "").strip().lower()
+    if name not in ENCODINGS:
+        raise HttpError(
+            415,
+            f"expected Content-Encoding gzip, deflate or none, got {name!r:.40}",
+            ("Accept-Encoding", "gzip, deflate"),
+        )
+    return ENCODINGS[name]
+
+
+def unpack(body: bytes, most: int) -> bytes:
+    """Inflate gzip or zlib data.
+
+    Raises:
+        HttpError: 400; it is damaged, or cut off. 413; it becomes more than `most` bytes.
+    """
+    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # either header
+    try:
+        content = inflater.decompress(body, most + 1)
+    except zlib.error as error:
+        raise HttpError(400, f"the packed body is damaged: {error}") from None
+    if len(content) > most:
+        raise HttpError(413, f"expected a body of at most {most} bytes, unpacked")
+    if not inflater.eof or inflater.unused_data:
+        raise HttpError(400, "the packed body is cut off, or has something behind it")
+    return content
+
+
+def _packed(request: Request, response: Response) -> Response:
+    takes_gzip = "gzip" in request.headers.get("accept-encoding", "").replace("gzip;q=0", "")
+    if takes_gzip and len(response.body) >= WORTH_PACKING:
+        response.body = gzip.compress(response.body, 1)
+        response.headers += (("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding"))
+    return response

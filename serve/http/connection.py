@@ -1,0 +1,394 @@
+"""One HTTP/1.1 connection: bytes in, requests out to the application, answers back in order.
+
+httptools (llhttp, the parser of Node.js) reads the bytes; this class keeps the order of pipelined
+requests and holds the client to every limit on time and size. A request is judged as soon as its
+head is complete, before any of its body is taken. What cannot be answered is closed so that the
+client can still read why: its remaining input is thrown away for a moment before the socket goes.
+"""
+
+import asyncio
+import time
+from collections import deque
+from enum import Enum
+from http import HTTPStatus
+from typing import Protocol, cast
+
+import httptools
+
+from serve.http.limits import Limits, Memory
+from serve.http.messages import HttpError, Request, Response, busy
+
+BACKLOG = 2**16
+"""Bytes that a client may send ahead while its request is being answered."""
+
+DISCARDED = 2**20
+"""Largest body of a refused request that is read and thrown away, so that the connection lives."""
+
+LINGER = 2.0
+"""Seconds in which a client that is being closed may still read its last answer."""
+
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+
+class Application(Protocol):
+    """What a connection needs of the application."""
+
+    def admit(self, request: Request) -> None:
+        """Judge a head before its body is read. Raises HttpError."""
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a complete request; never raises but for cancellation."""
+
+    def answered(self, request: Request, response: Response) -> None:
+        """Told of every answer that was sent, or would have been (499, if nobody waited)."""
+
+
+class Connections:
+    """All open connections and their limits.
+
+    Args:
+        timeout: seconds that any request may take to be answered.
+
+    Attributes:
+        draining: answers are the last ones of their connections.
+    """
+
+    def __init__(self, limits: Limits, memory: Memory, timeout: float) -> None:
+        self.limits = limits
+        self.timeout = timeout
+        self.memory = memory
+        self.draining = False
+        self.date = b""
+        self._open: set[Connection] = set()
+        self.sweep()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, connection: "Connection") -> bool:
+        """False if there are enough already."""
+        if len(self._open) >= self.limits.max_connections:
+            return False
+        self._open.add(connection)
+        return True
+
+    def remove(self, connection: "Connection") -> None:
+        self._open.discard(connection)
+
+    def sweep(self) -> None:
+        """Close what is over its time. To be called several times a second."""
+        self.date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()).encode()
+        now = time.perf_counter()
+        for connection in list(self._open):
+            connection.check(now)
+
+    @property
+    def busy(self) -> int:
+        """Connections with a request that is under way."""
+        return sum(connection.is_busy for connection in self._open)
+
+    def close_idle(self) -> None:
+        for connection in list(self._open):
+            if not connection.is_busy:
+                connection.close()
+
+    def abort(self) -> None:
+        for connection in list(self._open):
+            connection.abort()
+
+
+class _Reading(Enum):
+    """What the client is sending."""
+
+    NOTHING = "nothing"
+    HEAD = "head"
+    BODY = "body"
+    IGNORED = "ignored"
+
+
+class Connection(asyncio.Protocol):
+    """A client, from the first byte to the last."""
+
+    def __init__(self, application: Application, connections: Connections) -> None:
+        self._application = application
+        self._connections = connections
+        self._limits = connections.limits
+        self._memory = connections.memory
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._parser = httptools.HttpRequestParser(self)
+        self._peer = ""
+        self._reading = _Reading.NOTHING
+        self._deadline = 0.0
+        self._head_size = 0
+        self._unfinished_head = 0
+        self._nobody = self._request = Request("", "", {}, "", 0.0)
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._refusal: HttpError | None = None
+        # Complete requests in order, with their refusal if they have one, and whether the
+        # connection goes on after them.
+        self._queue: deque[tuple[Request, Response | None, bool]] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._task_deadline = 0.0
+        self._is_overdue = False
+        self._backlog: list[bytes] = []
+        self._backlog_size = 0
+        self._stalled_until = 0.0
+        self._closing = False
+
+    @property
+    def is_busy(self) -> bool:
+        """A request is arriving, waiting or being answered, or its answer is being taken."""
+        arriving = self._reading is _Reading.BODY
+        return bool(arriving or self._task or self._queue or self._stalled_until)
+
+    # What the transport says.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=0)
+        peer = transport.get_extra_info("peername")
+        self._peer = self._nobody.peer = str(peer[0]) if isinstance(peer, tuple) else ""
+        self._deadline = time.perf_counter() + self._limits.head_timeout
+        if not self._connections.add(self):
+            most = self._limits.max_connections
+            error = busy(503, f"too many connections: expected at most {most} at once")
+            self._send(self._request, error.response(), keep_alive=False)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.remove(self)
+        self._ignore_input()
+        self._memory.give(sum(len(request.body) for request, _, _ in self._queue))
+        self._queue.clear()
+        self._stalled_until = 0.0
+        if self._task:
+            self._task.cancel()
+
+    def eof_received(self) -> bool:
+        return False  # nobody waits for an answer any more
+
+    def data_received(self, data: bytes) -> None:
+        if self._reading is _Reading.IGNORED:
+            return
+        if not self._task and not self._stalled_until:
+            self._feed(data)
+            return
+        self._backlog.append(data)
+        self._backlog_size += len(data)
+        if self._backlog_size > BACKLOG:
+            self._transport.pause_reading()
+
+    def pause_writing(self) -> None:
+        self._stalled_until = time.perf_counter() + self._limits.write_timeout
+
+    def resume_writing(self) -> None:
+        self._stalled_until = 0.0
+        self._go_on()
+
+    # What the parser says.
+
+    def on_message_begin(self) -> None:
+        self._request = Request("", "", {}, self._peer, time.perf_counter())
+        self._head_size = self._unfinished_head = self._size = 0
+        self._refusal = None
+        self._expect_by(_Reading.HEAD, self._limits.head_timeout)
+
+    def on_url(self, url: bytes) -> None:
+        self._head_size += len(url)
+        self._request.target += url.decode("latin-1")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_size += len(name) + len(value)
+        headers = self._request.headers
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+
+    def on_headers_complete(self) -> None:
+        if self._reading is _Reading.IGNORED:
+            return
+        request = self._request
+        request.method = self._parser.get_method().decode("latin-1")
+        self._expect_by(_Reading.BODY, self._limits.body_timeout)
+        length = int(request.headers.get("content-length") or 0)
+        try:
+            if self._head_size > self._limits.max_head:
+                raise self._head_error()
+            if length > self._limits.max_body:
+                raise self._body_error()
+            self._application.admit(request)
+        except HttpError as error:
+            self._refuse_request(error, length)
+            return
+        if request.headers.get("expect", "").lower() == "100-continue":
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        if self._reading is _Reading.IGNORED:
+            return
+        self._size += len(body)
+        if self._refusal:
+            if self._size > DISCARDED:
+                self._refuse(self._refusal)
+            return
+        if self._size > self._limits.max_body:
+            self._refuse(self._body_error())
+            return
+        try:
+            self._memory.take(len(body))
+        except HttpError as error:
+            self._refuse(error)
+        else:
+            self._chunks.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._reading is _Reading.IGNORED:
+            return
+        request, self._reading = self._request, _Reading.NOTHING
+        self._request = self._nobody
+        request.body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks = []
+        refusal = self._refusal.response() if self._refusal else None
+        self._queue.append((request, refusal, self._parser.should_keep_alive()))
+
+    # Refusals.
+
+    def _head_error(self) -> HttpError:
+        return HttpError(431, f"expected a head of at most {self._limits.max_head} bytes")
+
+    def _body_error(self) -> HttpError:
+        return HttpError(413, f"expected a body of at most {self._limits.max_body} bytes")
+
+    def _refuse_request(self, error: HttpError, length: int) -> None:
+        """Answer with an error; read and forget the body if that is the shorter way."""
+        if length > DISCARDED or "expect" in self._request.headers:
+            self._refuse(error)
+        else:
+            self._refusal = error
+
+    def _refuse(self, error: HttpError) -> None:
+        """Answer with an error once the requests before are answered, then close."""
+        self._ignore_input()
+        self._queue.append((self._request, error.response(), False))
+        self._go_on()
+
+    def _ignore_input(self) -> None:
+        self._reading = _Reading.IGNORED
+        self._memory.give(sum(map(len, self._chunks)))
+        self._chunks, self._backlog, self._backlog_size = [], [], 0
+
+    # The way of a request.
+
+    def _feed(self, data: bytes) -> None:
+        if self._reading is _Reading.NOTHING:
+            self._expect_by(_Reading.HEAD, self._limits.head_timeout)
+        elif self._reading is _Reading.HEAD:
+            self._unfinished_head += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse(HttpError(400, "expected HTTP/1.1 without an upgrade"))
+        except httptools.HttpParserError as error:
+            self._refuse(HttpError(400, f"malformed HTTP request: {error}"))
+        if self._reading is _Reading.HEAD and self._unfinished_head > self._limits.max_head:
+            self._refuse(self._head_error())
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Answer the next request, or take more input if none waits."""
+        while self._queue and not self._task and not self._stalled_until and not self._closing:
+            request, response, keep_alive = self._queue.popleft()
+            if response:
+                self._send(request, response, keep_alive)
+            else:
+                self._task_deadline = time.perf_counter() + self._connections.timeout
+                self._task = self._loop.create_task(self._answer(request, keep_alive))
+        if self._task or self._stalled_until or self._closing:
+            return
+        if self._backlog:
+            data = b"".join(self._backlog)
+            if self._backlog_size > BACKLOG:
+                self._transport.resume_reading()
+            self._backlog, self._backlog_size = [], 0
+            self._feed(data)
+        elif self._reading is _Reading.NOTHING:
+            self._expect_by(_Reading.NOTHING, self._limits.idle_timeout)
+
+    async def _answer(self, request: Request, keep_alive: bool) -> None:
+        size = len(request.body)
+        try:
+            response = await self._application.answer(request)
+        except asyncio.CancelledError:
+            if not self._is_overdue:  # the client is gone
+                self._application.answered(request, Response(499))
+                raise
+            self._is_overdue = False
+            error = HttpError(504, "the request's time was over before its answer")
+            response = error.response()
+        finally:
+            self._memory.give(size)
+            self._task = None
+        self._send(request, response, keep_alive)
+        if self._reading is not _Reading.NOTHING:  # the time to send the next one begins now
+            self._deadline = time.perf_counter() + self._limits.body_timeout
+        self._go_on()
+
+    def _send(self, request: Request, response: Response, keep_alive: bool) -> None:
+        keep_alive = keep_alive and not self._connections.draining
+        lines = [
+            f"HTTP/1.1 {response.status} {_REASONS.get(response.status, '')}",
+            f"content-length: {len(response.body)}",
+            *(f"{name}: {value}" for name, value in response.headers),
+        ]
+        if response.body:
+            lines.append(f"content-type: {response.content_type}")
+        if not keep_alive:
+            lines.append("connection: close")
+        head = "\r\n".join(lines).encode("latin-1") + b"\r\ndate: " + self._connections.date
+        body = b"" if request.method == "HEAD" else response.body
+        self._transport.write(head + b"\r\n\r\n" + body)
+        self._application.answered(request, response)
+        if not keep_alive:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Close once the client has read its answer, and not while it still sends: that would
+        reset the connection under the answer."""
+        self._closing = True
+        if self._reading is not _Reading.IGNORED:
+            self._transport.close()
+            return
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._deadline = time.perf_counter() + LINGER
+
+    # Time.
+
+    def _expect_by(self, reading: _Reading, seconds: float) -> None:
+        self._reading = reading
+        self._deadline = time.perf_counter() + seconds
+
+    def check(self, now: float) -> None:
+        """Close the connection, with 408 if a request was begun, when its time is over."""
+        if self._stalled_until:
+            if now > self._stalled_until:
+                self.abort()
+        elif self._task:
+            if now > self._task_deadline:
+                self._is_overdue = True
+                self._task.cancel()
+        elif now > self._deadline:
+            if self._closing or self._reading is _Reading.NOTHING:
+                self.close()
+            elif self._reading is not _Reading.IGNORED:
+                part = self._reading.value
+                self._refuse(HttpError(408, f"the request's {part} did not arrive in time"))
+
+    def close(self) -> None:
+        """Close after what is already written."""
+        self._closing = True
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()

@@ -1,0 +1,126 @@
+"""`POST /predict`: images as people and scripts have them, labels as they want them."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serve.http.batcher import Timing
+from serve.http.forms import read_form
+from serve.http.limits import Limits
+from serve.http.messages import HttpError, Request, Response, json_response
+from serve.http.protocol import DEFAULT_PRIORITY, LOWEST_PRIORITY
+from serve.http.served import Served
+from serve.http.service import Service
+from serve.images import ImageError
+
+TOP = 5
+FIELDS = ("model", "version", "top", "priority", "timeout")
+MULTIPART = "multipart/form-data"
+RAW = ("", "application/octet-stream", "application/x-www-form-urlencoded")
+"""What scripts say of an image; the last is what curl says of any data."""
+
+
+async def predict(service: Service, request: Request) -> Response:
+    """Label the image in the body, or every file of a form."""
+    query = request.query(*FIELDS)
+    served = _find(service, query)
+    request.served = served
+    top = _number(query, "top", TOP, len(served.document.class_names), clip=True)
+    priority = _number(query, "priority", DEFAULT_PRIORITY, LOWEST_PRIORITY)
+    timeout = _seconds(query)
+    names, images = _images(request, service.limits)
+    request.images = len(images)
+    request.timing = timing = Timing()
+    with served.admitted(len(images)):
+        async with service.deadline(timeout):
+            found = await served.decode(images, timing)
+            pixels = [image for image in found if not isinstance(image, ImageError)]
+            answers = iter(
+                await served.predict(np.stack(pixels), priority, timing) if pixels else ()
+            )
+    results = [
+        {"name": name, "error": str(image)}
+        if isinstance(image, ImageError)
+        else {"name": name, **_result(served, next(answers), top)}
+        for name, image in zip(names, found, strict=True)
+    ]
+    if not pixels and names == [None]:
+        raise HttpError(422, str(found[0]))
+    document = {"model": served.name, "version": served.version, "results": results}
+    response = json_response(document, 200 if pixels else 422)
+    durations = ", ".join(
+        f"{stage};dur={1000 * seconds:.3f}" for stage, seconds in timing.stages().items()
+    )
+    response.headers = (("Server-Timing", durations),)
+    return response
+
+
+def _result(served: Served, probabilities: NDArray[np.float32], top: int) -> dict[str, Any]:
+    names, rejection = served.document.class_names, served.document.rejection
+    best = np.argsort(-probabilities, kind="stable")[:top]
+    ranked = [
+        # As the shortest text that reads back as the same float32.
+        {"label": names[index], "probability": float(str(probabilities[index]))}
+        for index in best
+    ]
+    return {
+        **ranked[0],
+        "top": ranked,
+        "uncertain": bool(rejection and probabilities[best[0]] < rejection.threshold),
+    }
+
+
+def served_by(service: Service, request: Request) -> Served:
+    """The model that a request asks. Raises UnknownModelError, or HttpError."""
+    return _find(service, request.query(*FIELDS))
+
+
+def _find(service: Service, query: Mapping[str, str]) -> Served:
+    if "model" in query:
+        return service.repository.find(query["model"], query.get("version"))
+    only = service.repository.only()
+    return service.repository.find(only.name, query.get("version"))
+
+
+def _number(
+    query: Mapping[str, str], name: str, default: int, most: int, *, clip: bool = False
+) -> int:
+    text = query.get(name)
+    if text is None:
+        return min(default, most)
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+    if number >= 1 and (clip or number <= most):
+        return min(number, most)
+    raise HttpError(400, f"{name}: expected a whole number from 1 to {most}, got {text!r:.40}")
+
+
+def _seconds(query: Mapping[str, str]) -> float | None:
+    text = query.get("timeout")
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise HttpError(400, f"timeout: expected seconds above 0, got {text!r:.40}")
+    return seconds
+
+
+def _images(request: Request, limits: Limits) -> tuple[list[str | None], list[bytes]]:
+    """The encoded images in a body, and their names."""
+    content_type = request.headers.get("content-type", "")
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == MULTIPART:
+        files = read_form(request.body, content_type, limits.max_images)
+        return [name for name, _ in files], [content for _, content in files]
+    if kind not in RAW and not kind.startswith("image/"):
+        raise HttpError(
+            415, f"expected an image, or images as {MULTIPART}, got {content_type!r:.80}"
+        )
+    if not request.body:
+        raise HttpError(400, "expected an image as the body, got 0 bytes")
+    return [None], [request.body]

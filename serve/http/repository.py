@@ -1,0 +1,398 @@
+"""Which models and versions are served, and how they change while requests go on.
+
+A model is a file, or a folder of version folders: `NAME/VERSION/model.onnx`. A new or changed
+version is opened, verified, warmed up beside the old one, and then takes its place; requests that
+are under way finish on the one that they began with. What cannot be opened is refused with a
+reason, once, and the old version stays.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serve.command import LockstepError, printable
+from serve.http import metrics
+from serve.http.batcher import Plan
+from serve.http.served import Opened, Served
+
+FILE = "model.onnx"
+
+_log = logging.getLogger("lockstep")
+
+Signature = tuple[int, int, int]
+"""What changes when a file does: modification time, size, inode."""
+
+Catalogue = Mapping[str, Mapping[int, Path]]
+"""The file of each version of each model."""
+
+
+class RepositoryError(LockstepError):
+    """A model that cannot be found, or cannot be served."""
+
+
+class UnknownModelError(RepositoryError):
+    """No such model, or no such version of it."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Which of the versions there are get served.
+
+    Attributes:
+        newest: so many, counted from the highest number; None is all.
+        only: these and no others, if not empty.
+    """
+
+    newest: int | None = 1
+    only: tuple[int, ...] = ()
+
+    def candidates(self, versions: Iterable[int]) -> list[int]:
+        """In the order in which they are tried: newest first."""
+        chosen = (version for version in versions if not self.only or version in self.only)
+        return sorted(chosen, reverse=True)
+
+
+def read_policy(text: str) -> Policy:
+    """`latest`, `latest:2`, `all`, or version numbers with commas between."""
+    if text == "all":
+        return Policy(newest=None)
+    if text == "latest":
+        return Policy()
+    name, _, number = text.partition(":")
+    if name == "latest":
+        newest = int(number)
+        if newest < 1:
+            raise ValueError
+        return Policy(newest=newest)
+    return Policy(newest=None, only=tuple(int(part) for part in text.split(",")))
+
+
+read_policy.__name__ = "version policy: latest, latest:N, all, or numbers like 1,3;"
+
+
+def catalogue(sources: Sequence[str]) -> dict[str, dict[int, Path]]:
+    """What the places on the command line hold at this moment.
+
+    Args:
+        sources: `PATH` or `NAME=PATH`; a file, a run directory, or a folder of
+            NAME/VERSION/model.onnx.
+
+    Raises:
+        RepositoryError: a place holds no model, or two have the same name.
+    """
+    found: dict[str, dict[int, Path]] = {}
+    for source in sources:
+        name, path = _split(source)
+        if path.is_dir() and not (path / FILE).is_file():
+            models = _folder(path)
+            if name:
+                raise RepositoryError(
+                    f"{source}: a folder of models has the names of its own folders; leave out "
+                    f"{name}="
+                )
+            if not models:
+                raise RepositoryError(f"{path}: expected NAME/VERSION/{FILE} in this folder")
+        else:
+            file = path / FILE if path.is_dir() else path
+            models = {name or _name(file): {1: file}}
+        for twice in models.keys() & found.keys():
+            raise RepositoryError(f"two models are called {twice}; give one as NAME={path}")
+        found.update(models)
+    return found
+
+
+def _split(source: str) -> tuple[str, Path]:
+    name, equals, path = source.partition("=")
+    if equals and name and not Path(source).exists() and "/" not in name:
+        return name, Path(path)
+    return "", Path(source)
+
+
+def _name(file: Path) -> str:
+    """The name of a model in a file: that of the run, where the file has none of its own."""
+    folder = file.absolute().parent.name
+    if file.stem == "model" or file.stem.startswith("model."):
+        return folder + file.stem.removeprefix("model")
+    return file.stem
+
+
+def _folder(path: Path) -> dict[str, dict[int, Path]]:
+    found: dict[str, dict[int, Path]] = {}
+    for file in sorted(path.glob(f"*/*/{FILE}")):
+        number = file.parent.name
+        if number.isascii() and number.isdigit() and int(number) > 0:
+            found.setdefault(file.parent.parent.name, {})[int(number)] = file
+    return found
+
+
+def signature(path: Path) -> Signature | None:
+    """None if there is no such file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+@dataclass(frozen=True)
+class _Refused:
+    signature: Signature | None
+    reason: str
+
+
+class Repository:
+    """The models that are served.
+
+    Args:
+        sources: the places on the command line.
+        open_file: opens a model; called in a thread; a plan is given where an earlier version has
+            one that fits.
+        serve: makes a version that answers; called in the event loop.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[str],
+        policy: Policy,
+        open_file: Callable[[Path, Plan | None], Opened],
+        serve: Callable[[str, int, Opened], Served],
+    ) -> None:
+        self._sources = sources
+        self._policy = policy
+        self._open_file = open_file
+        self._serve = serve
+        self._serving: dict[str, dict[int, Served]] = {}
+        self._signatures: dict[tuple[str, int], Signature | None] = {}
+        self._seen: dict[Path, Signature | None] = {}
+        self._refused: dict[tuple[str, int], _Refused] = {}
+        self._unloaded: set[str] = set()
+        self._lock = asyncio.Lock()
+        self._opener = ThreadPoolExecutor(1, "open")
+
+    # Looking up.
+
+    @property
+    def names(self) -> list[str]:
+        """Models that are served."""
+        return list(self._serving)
+
+    @property
+    def is_ready(self) -> bool:
+        return bool(self._serving)
+
+    def find(self, name: str, version: str | None = None) -> Served:
+        """The version that answers: the newest, if none is named.
+
+        Raises:
+            UnknownModelError: there is none.
+        """
+        versions = self._serving.get(name)
+        if not versions:
+            known = ", ".join(self._serving) or "none"
+            raise UnknownModelError(f"unknown model {name!r:.80}; served are: {known:.400}")
+        if version is None:
+            return versions[max(versions)]
+        for number, served in versions.items():
+            if str(number) == version:
+                return served
+        numbers = ", ".join(map(str, sorted(versions)))
+        raise UnknownModelError(
+            f"unknown version {version!r:.40} of model {name}; served are: {numbers:.400}"
+        )
+
+    def only(self) -> Served:
+        """The one model there is. Raises UnknownModelError: there are several, or none."""
+        if len(self._serving) != 1:
+            raise UnknownModelError(
+                f"several models are served: say which: {', '.join(self._serving):.400}"
+                if self._serving
+                else "no model is served"
+            )
+        return self.find(next(iter(self._serving)))
+
+    def versions(self, name: str) -> list[Served]:
+        """All versions of a model that answer, oldest first."""
+        return [served for _, served in sorted(self._serving.get(name, {}).items())]
+
+    def all(self) -> list[Served]:
+        return [served for name in self._serving for served in self.versions(name)]
+
+    def index(self) -> list[dict[str, str]]:
+        """Everything there is, with its state and, where it does not answer, the reason."""
+        entries = []
+        for name, versions in self._catalogue().items():
+            for version in sorted(versions):
+                ready = version in self._serving.get(name, {})
+                reason = "" if ready else self._reason(name, version)
+                state = "READY" if ready else "UNAVAILABLE"
+                entries.append(
+                    {"name": name, "version": str(version), "state": state, "reason": reason}
+                )
+        return entries
+
+    def _reason(self, name: str, version: int) -> str:
+        if name in self._unloaded:
+            return "unloaded"
+        refused = self._refused.get((name, version))
+        return refused.reason if refused else "not chosen by the version policy"
+
+    # Changing.
+
+    async def start(self) -> None:
+        """Open everything for the first time.
+
+        Raises:
+            RepositoryError: nothing can be served, or a file that was named cannot.
+        """
+        found = catalogue(self._sources)
+        await self._sync(found, settled=False)
+        missing = [name for name in found if name not in self._serving]
+        named = {name or _name(path) for name, path in map(_split, self._sources)}
+        if missing and (not self._serving or named & set(missing)):
+            reasons = [
+                self._reason(name, version) for name in missing for version in sorted(found[name])
+            ]
+            raise RepositoryError("; ".join(reasons))
+
+    async def poll(self) -> None:
+        """Take up what is new or changed, once it no longer changes."""
+        await self._sync(self._catalogue(), settled=True)
+
+    async def load(self, name: str) -> None:
+        """Open a model, or what is new of it, at once.
+
+        Raises:
+            UnknownModelError: there is no such model.
+            RepositoryError: it cannot be opened; what was served still is.
+        """
+        found = self._catalogue()
+        if name not in found:
+            raise UnknownModelError(f"unknown model {name!r:.80}; there are: {_names(found)}")
+        self._unloaded.discard(name)
+        await self._sync({name: found[name]}, settled=False)
+        newest = self._policy.candidates(found[name])[:1]
+        refused = self._refused.get((name, newest[0])) if newest else None
+        if refused:
+            raise RepositoryError(refused.reason)
+        if name not in self._serving:
+            raise RepositoryError(f"model {name} has no version that the version policy wants")
+
+    async def unload(self, name: str) -> None:
+        """Serve a model no more, until it is loaded again.
+
+        Raises:
+            UnknownModelError: it is not served.
+        """
+        async with self._lock:
+            if name not in self._serving:
+                raise UnknownModelError(f"model {name!r:.80} is not loaded")
+            self._unloaded.add(name)
+            self._keep(name, ())
+
+    def close(self) -> None:
+        self._opener.shutdown(wait=False)
+        for name in list(self._serving):
+            self._keep(name, ())
+
+    def _catalogue(self) -> Catalogue:
+        """What there is; a place that is gone for a moment takes nothing away."""
+        try:
+            return catalogue(self._sources)
+        except (RepositoryError, OSError):
+            return {name: {} for name in self._serving}
+
+    async def _sync(self, found: Catalogue, *, settled: bool) -> None:
+        """Open what the policy wants, newest first, until it has enough; then drop the rest.
+
+        Args:
+            settled: leave alone a file that changed since it was last looked at.
+        """
+        async with self._lock:
+            for name, files in found.items():
+                if name in self._unloaded:
+                    continue
+                kept: list[int] = []
+                for version in self._policy.candidates(files):
+                    if len(kept) == self._policy.newest:
+                        break
+                    if await self._serves(name, version, files[version], settled):
+                        kept.append(version)
+                if kept:
+                    self._keep(name, kept)
+
+    async def _serves(self, name: str, version: int, path: Path, settled: bool) -> bool:
+        """Whether this version answers, after an attempt to open it if it is new or changed."""
+        current = signature(path)
+        key = (name, version)
+        is_open = version in self._serving.get(name, {})
+        refused = self._refused.get(key)
+        if is_open and self._signatures[key] == current:
+            return True
+        before, self._seen[path] = self._seen.get(path), current
+        if current is None or (settled and before != current):
+            return is_open
+        if settled and refused and refused.signature == current:
+            return is_open
+        started = time.perf_counter()
+        try:
+            opened = await asyncio.get_running_loop().run_in_executor(
+                self._opener, self._open_file, path, self._plan(name)
+            )
+        except (LockstepError, OSError, MemoryError) as error:
+            reason = printable(f"{error}" or type(error).__name__)
+            self._refused[key] = _Refused(current, reason)
+            metrics.loads.labels(name, str(version), "refused").inc()
+            _log.error("refused %s version %d: %s", name, version, reason)
+            return is_open
+        self._refused.pop(key, None)
+        served = self._serve(name, version, opened)
+        old = self._serving.setdefault(name, {}).get(version)
+        self._serving[name][version], self._signatures[key] = served, current
+        if old:
+            old.retire()
+        metrics.loads.labels(name, str(version), "loaded").inc()
+        _log.info(
+            "loaded %s version %d in %.2f s: %s", name, version, time.perf_counter() - started,
+            _described(served, opened),
+        )  # fmt: skip
+        return True
+
+    def _plan(self, name: str) -> Plan | None:
+        versions = self.versions(name)
+        return versions[-1].plan if versions else None
+
+    def _keep(self, name: str, versions: Sequence[int]) -> None:
+        serving = self._serving[name]
+        for version in [version for version in serving if version not in versions]:
+            serving.pop(version).retire()
+            self._signatures.pop((name, version), None)
+            _log.info("retired %s version %d", name, version)
+        if not serving:
+            del self._serving[name]
+
+
+def _names(names: Iterable[Any]) -> str:
+    return ", ".join(map(str, names))[:400] or "none"
+
+
+def _described(served: Served, opened: Opened) -> str:
+    plan = served.plan
+    batching = f"batches of up to {plan.batch}" if plan.batch > 1 else "no batching"
+    where = "in the event loop" if plan.inline else f"{plan.callers} at a time"
+    text = (
+        f"{batching}, {plan.threads} thread{'s' * (plan.threads > 1)} a call, {where}, "
+        f"{1 / plan.seconds_per_image:,.0f} images/s, queue of {served.max_queue}"
+    )
+    if opened.trials:
+        tried = ", ".join(
+            f"{trial.callers}x{trial.threads} threads batch {trial.batch}: "
+            f"{trial.throughput:,.0f}/s"
+            for trial in opened.trials
+        )
+        text += f" (tried {tried})"
+    return text

@@ -1,0 +1,256 @@
+"""One version of a model while it is served: how it is opened, called, counted and let go."""
+
+import asyncio
+import collections
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import Counter
+
+from serve.bundle import BundleError
+from serve.classifier import Classifier
+from serve.description import Description
+from serve.http import metrics
+from serve.http.batcher import Batcher, Plan, Timing
+from serve.http.limits import Limits, Memory
+from serve.http.tuning import Trial, Wishes, tune
+from serve.images import ImageError, read_image
+
+QUEUE_SECONDS = 0.5
+"""Work that may wait, where the user sets no other bound: nobody waits much longer than this."""
+
+FEWEST_QUEUED = 32
+
+Images = NDArray[np.uint8]
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A model that was checked, measured and warmed up.
+
+    Attributes:
+        trials: what was measured; empty if the plan is that of an earlier version.
+    """
+
+    classifier: Classifier
+    plan: Plan
+    trials: Sequence[Trial] = ()
+
+
+def open_model(
+    path: Path, description: Description | None, wishes: Wishes, plan: Plan | None = None
+) -> Opened:
+    """Open a file and prove that it answers; takes up to a second.
+
+    Args:
+        plan: how an earlier version runs, so that nothing is measured while others are served.
+
+    Raises:
+        BundleError: it is no model, or its answers are no probabilities.
+    """
+
+    def open_classifier(threads: int) -> Classifier:
+        return Classifier(path, threads=threads, description=description)
+
+    if plan:
+        opened = Opened(open_classifier(plan.threads), plan)
+    else:
+        opened = Opened(*tune(open_classifier, wishes))
+    for size in {1, opened.plan.batch}:
+        shape = (size, *opened.classifier.document.image.shape)
+        answer = opened.classifier.predict(np.zeros(shape, np.uint8))
+        if (answer < 0).any() or (np.abs(answer.sum(axis=1) - 1) > 1e-3).any():
+            raise BundleError(f"{path}: expected probabilities that sum to 1 for every image")
+    return opened
+
+
+class Statistics:
+    """Counts and nanoseconds, as the protocol's statistics extension wants them."""
+
+    def __init__(self) -> None:
+        self._counts: collections.Counter[str] = collections.Counter()
+        self._seconds: collections.Counter[str] = collections.Counter()
+        self._calls: collections.Counter[int] = collections.Counter()
+        self._call_seconds: collections.Counter[int] = collections.Counter()
+        self._last = 0.0
+
+    def add(self, name: str, seconds: float) -> None:
+        self._counts[name] += 1
+        self._seconds[name] += seconds  # type: ignore[assignment]
+
+    def add_call(self, size: int, seconds: float) -> None:
+        self._calls[size] += 1
+        self._call_seconds[size] += seconds  # type: ignore[assignment]
+        self._last = time.time()
+
+    def to_json(self, name: str, version: str) -> dict[str, Any]:
+        stages = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output",
+                  "cache_hit", "cache_miss")  # fmt: skip
+        return {
+            "name": name,
+            "version": version,
+            "last_inference": round(self._last * 1000),
+            "inference_count": sum(size * calls for size, calls in self._calls.items()),
+            "execution_count": self._calls.total(),
+            "inference_stats": {
+                stage: {"count": self._counts[stage], "ns": round(1e9 * self._seconds[stage])}
+                for stage in stages
+            },
+            "batch_stats": [
+                {
+                    "batch_size": size,
+                    "compute_infer": {
+                        "count": self._calls[size],
+                        "ns": round(1e9 * self._call_seconds[size]),
+                    },
+                }
+                for size in sorted(self._calls)
+            ],
+        }
+
+
+class Served:
+    """A version that answers.
+
+    Attributes:
+        name, version: as clients say them.
+        document: what the bundle says of itself.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        version: int,
+        opened: Opened,
+        *,
+        limits: Limits,
+        memory: Memory,
+        decoder: ThreadPoolExecutor,
+        max_queue: int | None = None,
+    ) -> None:
+        self.name, self.version = name, str(version)
+        self.classifier, self.plan = opened.classifier, opened.plan
+        self.document = opened.classifier.document
+        self.statistics = Statistics()
+        self._memory, self._decoder = memory, decoder
+        spec = self.document.image
+        self._spec = dataclasses.replace(spec, max_pixels=min(spec.max_pixels, limits.max_pixels))
+        by_time = max(FEWEST_QUEUED, round(QUEUE_SECONDS / self.plan.seconds_per_image))
+        self._batcher = Batcher(
+            self.classifier.predict, self.plan, max_queue or by_time, self._observe_call
+        )
+        self._image_size = math.prod(spec.shape)
+        self._retired = False
+        label = (name, self.version)
+        self._stages = {
+            stage: metrics.stage_seconds.labels(*label, stage) for stage in metrics.STAGES
+        }
+        self._outcomes: dict[str, Counter] = {}
+        self._batch_images = metrics.batch_images.labels(*label)
+        self._images = metrics.images.labels(*label)
+        self._queue_images = metrics.queue_images.labels(*label)
+
+    @property
+    def max_queue(self) -> int:
+        return self._batcher.max_queue
+
+    @property
+    def pending(self) -> int:
+        """Images that wait or are computed."""
+        return self._batcher.pending
+
+    def check_room(self) -> None:
+        """Raises HttpError: 429; not even one more image can be taken."""
+        self._batcher.check_room(1)
+
+    def admitted(self, images: int) -> "_Admitted":
+        """The model stays open, and has room and memory, for a request of so many images.
+
+        Raises:
+            HttpError: 429 or 503.
+        """
+        self._batcher.check_room(images)
+        self._memory.take(images * self._image_size)
+        self._batcher.pending += images
+        return _Admitted(self, images)
+
+    def release(self, images: int) -> None:
+        """A request that was admitted is over."""
+        self._memory.give(images * self._image_size)
+        self._batcher.pending -= images
+        self._close_if_unused()
+
+    async def decode(self, images: Sequence[bytes], timing: Timing) -> list[Images | ImageError]:
+        """Read encoded images, side by side; each gets its pixels or the reason why not."""
+        started = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        found = await asyncio.gather(
+            *(loop.run_in_executor(self._decoder, self._read, image) for image in images)
+        )
+        timing.decoding = time.perf_counter() - started
+        self._stages["decode"].observe(timing.decoding)
+        return found
+
+    def _read(self, image: bytes) -> Images | ImageError:
+        try:
+            return read_image(image, self._spec)
+        except ImageError as error:
+            return error
+
+    async def predict(self, images: Images, priority: int, timing: Timing) -> NDArray[np.float32]:
+        """Probabilities `[batch, classes]` of uint8 `[batch, height, width, channels]`."""
+        answer = await self._batcher.predict(images, priority, timing)
+        self._stages["queue"].observe(timing.started - timing.queued)
+        self._stages["compute"].observe(timing.finished - timing.started)
+        self._images.inc(len(images))
+        self.statistics.add("queue", timing.started - timing.queued)
+        self.statistics.add("compute_input", timing.decoding)
+        self.statistics.add("compute_infer", timing.finished - timing.started)
+        return answer
+
+    def report(self) -> None:
+        """Tell the metrics what changes too often to tell each time."""
+        self._queue_images.set(self.pending)
+
+    def count(self, outcome: str, seconds: float) -> None:
+        """Count a request that was answered, one way or another."""
+        if outcome not in self._outcomes:
+            labels = (self.name, self.version, outcome)
+            self._outcomes[outcome] = metrics.requests.labels(*labels)
+        self._outcomes[outcome].inc()
+        self.statistics.add("success" if outcome == "ok" else "fail", seconds)
+
+    def _observe_call(self, size: int, seconds: float) -> None:
+        self._batch_images.observe(size)
+        self.statistics.add_call(size, seconds)
+
+    def retire(self) -> None:
+        """Close once nobody uses it any more."""
+        self._retired = True
+        self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if self._retired and not self._batcher.pending:
+            self._batcher.close()
+
+
+class _Admitted:
+    """Releases in the end; a context manager made of a generator would cost five times as much."""
+
+    __slots__ = ("_images", "_served")
+
+    def __init__(self, served: Served, images: int) -> None:
+        self._served, self._images = served, images
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exception: object) -> None:
+        self._served.release(self._images)

@@ -1,0 +1,238 @@
+"""A server process: opens the models, listens, and ends without losing what it accepted."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import resource
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from serve.command import LockstepError, one_line
+from serve.description import Description
+from serve.http.access_log import AccessLog
+from serve.http.app import App
+from serve.http.batcher import Plan
+from serve.http.connection import Connection, Connections
+from serve.http.limits import Limits, Memory
+from serve.http.repository import Policy, Repository
+from serve.http.security import Gate, read_keys
+from serve.http.served import Opened, Served, open_model
+from serve.http.service import Service
+from serve.http.tuning import Wishes
+
+SWEEP_SECONDS = 0.2
+BACKLOG = 1024
+
+_log = logging.getLogger("lockstep")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that can be said on the command line; see its help.
+
+    Attributes:
+        timeout, poll, grace, drain_delay: in seconds.
+        max_queue: images; None is so many as are answered in `served.QUEUE_SECONDS`.
+    """
+
+    sources: Sequence[str]
+    policy: Policy
+    host: str
+    port: int
+    wishes: Wishes
+    max_queue: int | None
+    timeout: float
+    poll: float
+    grace: float
+    drain_delay: float
+    tls_cert: Path | None
+    tls_key: Path | None
+    api_keys: Path | None
+    origins: Sequence[str]
+    access_log: str
+    limits: Limits
+    description: Description | None
+
+
+Change = Callable[[Repository, str, str], Awaitable[None]]
+"""Loads or unloads (second argument) a model (third), here and in every other worker."""
+
+
+async def change_here(repository: Repository, action: str, name: str) -> None:
+    """Load or unload a model of this process."""
+    await (repository.load(name) if action == "load" else repository.unload(name))
+
+
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A socket on an address.
+
+    Args:
+        shared: other processes of this user may listen on it, too.
+
+    Raises:
+        LockstepError: the address is taken, or not ours.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        taken = socket.socket(family, kind, protocol)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(address)
+    except OSError as error:
+        raise LockstepError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with "
+            "--host and --port"
+        ) from None
+    return taken
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """Raises LockstepError: certificate and key cannot be used."""
+    if not settings.tls_cert:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise LockstepError(
+            f"{settings.tls_cert}: no usable certificate and key: {one_line(error)}"
+        ) from None
+    return context
+
+
+async def run(
+    settings: Settings,
+    *,
+    listener: socket.socket,
+    change: Change = change_here,
+    ready: Callable[[str, Repository], None],
+) -> int:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        listener: bound, not yet listening.
+        ready: told the address and the models once requests are answered.
+
+    Returns:
+        The exit code: 0, or 1 if requests were cut off when the grace was over.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    context = tls_context(settings)
+    gate = Gate(read_keys(settings.api_keys) if settings.api_keys else (), settings.origins)
+    access_log = AccessLog(settings.access_log) if settings.access_log != "off" else None
+    memory = Memory(settings.limits.max_memory)
+    repository = _repository(settings, memory)
+    starting = asyncio.ensure_future(repository.start())
+    stopped = asyncio.ensure_future(stop.wait())
+    await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        return 0
+    await starting
+
+    async def change_everywhere(action: str, name: str) -> None:
+        await change(repository, action, name)
+
+    service = Service(repository, settings.limits, settings.timeout, change_everywhere)
+    app = App(service, gate, memory, access_log)
+    connections = Connections(settings.limits, memory, settings.timeout)
+    _allow_files(settings.limits.max_connections)
+    server = await loop.create_server(
+        lambda: Connection(app, connections),
+        sock=listener,
+        backlog=BACKLOG,
+        ssl=context,
+        ssl_handshake_timeout=settings.limits.head_timeout if context else None,
+    )
+    chores = [
+        asyncio.create_task(_every(SWEEP_SECONDS, lambda: _sweep(app, connections))),
+        *([asyncio.create_task(_every(settings.poll, repository.poll))] if settings.poll else []),
+    ]
+    gc.freeze()  # what is there now stays, and need not be looked through again and again
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    ready(f"{'https' if context else 'http'}://{shown}:{port}", repository)
+    await stopped
+    cut_off = await _drain(settings, service, connections, stop)
+    server.close()
+    connections.abort()
+    for chore in chores:
+        chore.cancel()
+    await asyncio.gather(*chores, return_exceptions=True)
+    app.sweep(connections)
+    repository.close()
+    if cut_off:
+        _log.error("%d requests were cut off after %g s", cut_off, settings.grace)
+    return 1 if cut_off else 0
+
+
+def _repository(settings: Settings, memory: Memory) -> Repository:
+    decoder = ThreadPoolExecutor(settings.wishes.cores, "decode")
+
+    def open_file(path: Path, plan: Plan | None) -> Opened:
+        return open_model(path, settings.description, settings.wishes, plan)
+
+    def serve(name: str, version: int, opened: Opened) -> Served:
+        return Served(
+            name,
+            version,
+            opened,
+            limits=settings.limits,
+            memory=memory,
+            decoder=decoder,
+            max_queue=settings.max_queue,
+        )
+
+    return Repository(settings.sources, settings.policy, open_file, serve)
+
+
+async def _drain(
+    settings: Settings, service: Service, connections: Connections, stop: asyncio.Event
+) -> int:
+    """Finish what was accepted. Returns how many requests were not answered in time."""
+    stop.clear()  # another signal ends it at once
+    service.stopping = True
+    _log.info("stopping: not ready any more")
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), settings.drain_delay)
+    service.draining = connections.draining = True
+    end = time.monotonic() + settings.grace
+    while connections.busy and time.monotonic() < end and not stop.is_set():
+        await asyncio.sleep(SWEEP_SECONDS / 10)
+    cut_off = connections.busy
+    connections.close_idle()
+    await asyncio.sleep(0)
+    return cut_off
+
+
+async def _sweep(app: App, connections: Connections) -> None:
+    app.sweep(connections)
+
+
+async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        await work()
+
+
+def _allow_files(connections: int) -> None:
+    """Raise the process's own limit on open files, if it is below what the connections need."""
+    needed = connections + 256
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < needed:
+        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        if most < needed:
+            _log.warning("only %d files may be open: fewer than --max-connections needs", most)
