@@ -1,8 +1,8 @@
 // The API for people: /openapi.json, operation by operation, each with a command to copy.
-import { make, table } from "/dom.js";
+import { hasKey } from "/ask.js";
+import { get, make, table } from "/dom.js";
 
 const METHODS = ["get", "put", "post", "delete", "options", "head", "patch"];
-const get = (id) => document.getElementById(id);
 const code = (text) => make("code", {}, text);
 const json = (value) => (typeof value === "string" ? value : JSON.stringify(value, null, 2));
 const shell = (text) => `'${text.replaceAll("'", "'\\''")}'`;
@@ -16,10 +16,11 @@ function resolve(value) {
   return resolve(steps.reduce((at, step) => at?.[step.replaceAll("~1", "/").replaceAll("~0", "~")], api));
 }
 
+const inline = (text = "") => text.split(/`([^`]+)`/).map((piece, index) => (index % 2 ? code(piece) : piece));
+
 // Descriptions are CommonMark; paragraphs and `code` are what ours use.
 function prose(text = "") {
-  return text.split(/\n\s*\n/).filter((part) => part.trim()).map((part) => make("p", {},
-    part.split(/`([^`]+)`/).map((piece, index) => (index % 2 ? code(piece) : piece))));
+  return text.split(/\n\s*\n/).filter((part) => part.trim()).map((part) => make("p", {}, inline(part)));
 }
 
 const block = (...content) => make("pre", { tabIndex: 0 }, ...content);
@@ -31,15 +32,20 @@ function shape(schema, indent = "") {
     const name = schema.$ref.split("/").pop();
     return [make("a", { href: `#schema-${name}` }, name)];
   }
+  if (schema === false) return ["nothing"];
   if (schema === undefined || schema === true) return ["any"];
   const choices = schema.oneOf ?? schema.anyOf;
   if (choices) return choices.flatMap((choice, index) => [index ? " | " : "", ...shape(choice, indent)]);
   if (schema.allOf) return schema.allOf.flatMap((part, index) => [index ? " & " : "", ...shape(part, indent)]);
   if (schema.enum) return [schema.enum.map((value) => JSON.stringify(value)).join(" | ")];
   if ("const" in schema) return [JSON.stringify(schema.const)];
-  if (schema.type === "array" || schema.items) {
+  if (schema.prefixItems) {
+    return ["[", ...schema.prefixItems.flatMap((item, index) => [index ? ", " : "", ...shape(item, indent)]), "]"];
+  }
+  if (schema.type === "array") {
+    const { oneOf, anyOf, enum: values, type } = schema.items ?? {};
     const item = shape(schema.items, indent);
-    return item.includes(" | ") ? ["(", ...item, ")[]"] : [...item, "[]"];
+    return oneOf || anyOf || values || Array.isArray(type) ? ["(", ...item, ")[]"] : [...item, "[]"];
   }
   const inner = `${indent}  `;
   const fields = Object.entries(schema.properties ?? {}).flatMap(([name, field]) => [
@@ -49,7 +55,8 @@ function shape(schema, indent = "") {
   }
   if (fields.length) return ["{\n", ...fields, `${indent}}`];
   const types = [schema.type ?? "any"].flat().join(" | ");
-  return [schema.format ? `${types} (${schema.format})` : types];
+  const form = schema.format ?? schema.contentEncoding;
+  return [form ? `${types} (${form})` : types];
 }
 
 function remark(field) {
@@ -57,27 +64,33 @@ function remark(field) {
   return text && !field.$ref ? [make("span", { className: "soft" }, `  // ${text}`)] : [];
 }
 
-const limits = ({ minimum, maximum, default: start }) => [
-  minimum !== undefined && `at least ${minimum}`, maximum !== undefined && `at most ${maximum}`,
+const limits = ({ minimum, exclusiveMinimum, maximum, default: start }) => [
+  minimum !== undefined && `at least ${minimum}`, exclusiveMinimum !== undefined && `above ${exclusiveMinimum}`,
+  maximum !== undefined && `at most ${maximum}`,
   start !== undefined && `default ${json(start)}`].filter(Boolean).join(", ");
 
-const firstExample = ({ example, examples, schema }) => example
-  ?? resolve(Object.values(examples ?? {})[0]).value ?? resolve(schema).example
-  ?? resolve(schema).examples?.[0];
-
-function content(types) {
-  return Object.entries(types ?? {}).flatMap(([type, media]) => {
-    const example = firstExample(media);
-    return [make("p", { className: "note" }, code(type)),
-      media.schema && block(...shape(media.schema)),
-      example !== undefined && make("details", {}, make("summary", {}, "Example"), block(json(example)))];
-  }).filter(Boolean);
+// [what it shows, value] of each example.
+function examples({ example, examples: named, schema }) {
+  if (example !== undefined) return [["Example", example]];
+  if (named) return Object.values(named).map(resolve).map(({ summary, value }) => [summary ?? "Example", value]);
+  const { example: one, examples: some = [one] } = resolve(schema);
+  return some.filter((value) => value !== undefined).map((value) => ["Example", value]);
 }
+
+// What each media type holds: in the same line, if that is enough.
+const content = (types) => Object.entries(types ?? {}).map(([type, media]) => {
+  const parts = shape(media.schema);
+  const long = parts.some((part) => typeof part === "string" && part.includes("\n"));
+  return [make("p", {}, make("span", { className: "note" }, code(type), " "),
+    long ? "" : make("code", {}, ...parts), " ", inline(media.schema?.description)),
+  long ? block(...parts) : "",
+  examples(media).map(([title, value]) => make("details", {}, make("summary", {}, title), block(json(value))))];
+});
 
 // Commands
 
 function command(method, path, operation, parameters) {
-  const sample = (parameter) => String(firstExample(parameter) ?? resolve(parameter.schema).default
+  const sample = (parameter) => String(examples(parameter)[0]?.[1] ?? resolve(parameter.schema).default
     ?? parameter.name.toUpperCase());
   const wanted = (place) => parameters.filter((parameter) => parameter.in === place
     && (parameter.required || place === "path"));
@@ -85,18 +98,18 @@ function command(method, path, operation, parameters) {
     `{${parameter.name}}`, encodeURIComponent(sample(parameter))), path);
   const query = wanted("query").map((parameter) => `${parameter.name}=${encodeURIComponent(sample(parameter))}`);
   const types = resolve(operation.requestBody).content ?? {};
-  const [type, media] = Object.entries(types).find(([name]) => !name.includes("json") && !name.includes("multipart"))
-    ?? Object.entries(types)[0] ?? [];
+  const [type, media] = Object.entries(types).find(([, each]) => examples(each).length)
+    ?? Object.entries(types).find(([name]) => !/json|multipart/.test(name)) ?? Object.entries(types)[0] ?? [];
   const body = [];
   if (type?.includes("json")) {
-    const example = firstExample(media);
-    body.push(`-H 'Content-Type: ${type}'`, `-d ${shell(example === undefined ? "{}" : JSON.stringify(example))}`);
+    body.push(`-H 'Content-Type: ${type}'`, `-d ${shell(JSON.stringify(examples(media)[0]?.[1] ?? {}))}`);
   } else if (type?.startsWith("multipart")) {
     body.push("-F file=@image.jpg");
   } else if (type) {
     body.push("--data-binary @image.jpg");
   }
-  const secured = (operation.security ?? api.security ?? []).some((way) => Object.keys(way).length);
+  const ways = operation.security ?? api.security ?? []; // one of {} means: also without a key
+  const secured = ways.length && (hasKey() || ways.every((way) => Object.keys(way).length));
   return ["curl", method === "get" || (method === "post" && body.length) ? "" : `-X ${method.toUpperCase()}`,
     secured ? "-H \"Authorization: Bearer $KEY\"" : "", ...body,
     shell(location.origin + filled + (query.length ? `?${query.join("&")}` : ""))].filter(Boolean).join(" ");
@@ -143,15 +156,21 @@ function article(one) {
         make("span", {}, ...shape(parameter.schema)),
         make("div", {}, prose(parameter.description), limits(resolve(parameter.schema)))]))] : null,
     body.content ? [make("h4", {}, "Request body"), prose(body.description), content(body.content)] : null,
-    make("h4", {}, "Responses"),
-    make("ul", { className: "responses" }, Object.entries(operation.responses ?? {}).map(([status, given]) => {
-      const response = resolve(given);
-      const details = [...content(response.content), ...Object.entries(response.headers ?? {}).map(([name, header]) =>
-        make("p", { className: "note" }, code(name), ` ${resolve(header).description ?? ""}`))];
-      const line = [make("b", { className: status < "4" ? "good" : "" }, status), ` ${response.description ?? ""}`];
-      return make("li", {}, details.length
-        ? make("details", { open: status < "3" }, make("summary", {}, ...line), details) : make("p", {}, ...line));
-    })));
+    make("h4", {}, "Responses"), responses(Object.entries(operation.responses ?? {})));
+}
+
+// Errors are much the same everywhere, so they are folded away.
+function responses(all) {
+  const [good, bad] = [all.filter(([status]) => status < "4"), all.filter(([status]) => status >= "4")];
+  const list = (some, body) => make("ul", { className: "responses" }, some.map(([status, given]) => {
+    const { description, content: types, headers } = resolve(given);
+    return make("li", {}, make("p", {}, make("b", { className: status < "4" ? "good" : "bad" }, status), " ",
+      inline(description)), body(types), Object.entries(headers ?? {}).map(([name, header]) =>
+      make("p", { className: "note" }, code(name), " ", inline(resolve(header).description))));
+  }));
+  const short = (types) => Object.values(types ?? {}).map(({ schema }) => make("code", {}, ...shape(schema)));
+  return [list(good, content), bad.length ? make("details", {},
+    make("summary", {}, `Errors: ${bad.map(([status]) => status).join(", ")}`), list(bad, short)) : null];
 }
 
 function render() {
@@ -162,7 +181,7 @@ function render() {
   document.title = `${api.info.title} · Lockstep`;
   const schemes = Object.entries(api.components?.securitySchemes ?? {});
   get("about").replaceChildren(...prose(api.info.description), ...schemes.map(([name, scheme]) =>
-    make("p", {}, make("b", {}, `${name} `), scheme.description ?? `${scheme.type} ${scheme.scheme ?? scheme.name ?? ""}`)));
+    make("p", {}, make("b", {}, `${name} `), ...inline(scheme.description ?? `${scheme.type} ${scheme.scheme ?? scheme.name ?? ""}`))));
   for (const tag of tags) {
     const members = all.filter(({ operation }) => (operation.tags?.[0] ?? "Other") === tag);
     if (!members.length) continue;

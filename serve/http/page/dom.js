@@ -1,6 +1,8 @@
 // Elements from values. Text becomes text nodes and never markup: class names, file names and the
 // server's words come from outside.
 
+export const get = (id) => document.getElementById(id);
+
 export function make(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
   element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));

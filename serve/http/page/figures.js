@@ -1,0 +1,54 @@
+// What a bundle says of itself, as tiles, the table of its proof, and a list of all the rest.
+import { make, table } from "/dom.js";
+import { percent, plain } from "/numbers.js";
+
+const spaced = (name) => name.replaceAll("_", " ");
+const share = (value) => (Number.isFinite(value) ? percent(value) : null);
+
+function tile(figure, ...lines) {
+  return figure && make("div", { className: "card tile" },
+    make("b", {}, figure), lines.map((line) => line && make("span", {}, line)));
+}
+
+function proofTable(parity) {
+  const columns = [...new Set(Object.values(parity).flatMap(Object.keys))];
+  const cell = (name, value) => (/accuracy$|agreement$/.test(name) && share(value)) || plain(value ?? "");
+  return table("The proof", ["proof", ...columns.map(spaced)], Object.entries(parity).map(
+    ([path, figures]) => [path, ...columns.map((name) => cell(name, figures[name]))]));
+}
+
+const size = (image) => `${image.height}×${image.width}`;
+const colours = (image) => `pixels, ${image.channels === 1 ? "grey" : "RGB"}`;
+
+// One line: what it is.
+export function lead({ version, document: { class_names: names, image, precision } }) {
+  return `version ${version} · ${names.length} classes · ${size(image)} ${colours(image)} · ${precision}`;
+}
+
+export function figures({ document: { class_names: names, image, precision, parity, metrics, created,
+  rejection, temperature, ...rest } }) {
+  const proven = Object.keys(parity).length > 0;
+  const worst = Math.max(...Object.values(parity).map((path) => path.max_difference ?? 0));
+  const facts = { ...rest, created, temperature, metrics, image, rejection };
+  return [
+    make("div", { className: "tiles" }, [
+      tile(share(metrics.accuracy), "test accuracy",
+        metrics.examples && `${plain(metrics.examples)} test images`),
+      tile(share(metrics.ece), "calibration error", `temperature ${plain(temperature)}`),
+      tile(proven && plain(worst), "largest difference of", "a probability from Keras"),
+      tile(size(image), colours(image), `resize ${image.resize}, ${image.resample}`),
+      tile(precision, "precision", created && `made ${created.slice(0, 10)}`),
+    ].filter(Boolean)),
+    rejection && make("p", { className: "card" }, `An answer below ${percent(rejection.threshold)} is `
+      + `called uncertain. The other ${percent(rejection.coverage)} of the test images are answered `
+      + `with an accuracy of ${percent(rejection.accuracy)}.`),
+    make("div", { className: "card" },
+      proven ? proofTable(parity) : make("p", {}, "No proof came with this model."),
+      make("details", {}, make("summary", {}, `The ${names.length} classes`),
+        make("p", {}, names.join(", "))),
+      make("details", {}, make("summary", {}, "All that the file says of itself"),
+        make("dl", {}, Object.entries(facts).map(([name, value]) => [spaced(name), plain(value)])
+          .filter(([, text]) => text)
+          .map(([name, text]) => [make("dt", {}, name), make("dd", {}, text)])))),
+  ].filter(Boolean);
+}
