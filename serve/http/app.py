@@ -24,8 +24,11 @@ from serve.http.service import Service
 ENCODINGS = {"": False, "identity": False, "gzip": True, "x-gzip": True, "deflate": True}
 """What a body may be packed with, and whether there is anything to unpack."""
 
-WORTH_PACKING = 2**10
-"""Bytes of an answer that is packed if the client takes gzip."""
+DEFLATE_RATIO = 1032
+"""No deflated body becomes more times its size (zlib.net/zlib_tech.html)."""
+
+WORTH_PACKING = range(2**10, 2**20)
+"""Bytes of an answer that is packed if the client takes gzip: a larger one would take too long."""
 
 _log = logging.getLogger("lockstep")
 
@@ -60,7 +63,11 @@ class App:
         if route.queue:
             if self._service.draining:
                 raise busy(503, "the server is shutting down")
-            route.queue(self._service, request).check_room()
+            try:
+                served = route.queue(self._service, request)
+            except UnknownModelError as error:
+                raise self._error(error) from None
+            served.check_room()
 
     async def answer(self, request: Request) -> Response:
         """Answer a request that was admitted."""
@@ -81,7 +88,7 @@ class App:
             response = HttpError(500, "internal error; the server's log has the details").response()
         if "origin" in request.headers:
             response.headers += self._gate.cors(request.headers)
-        return _packed(request, response)
+        return _packed(request, response) if route.is_packed else response
 
     def answered(self, request: Request, response: Response) -> None:
         """Count and log an answer."""
@@ -109,15 +116,18 @@ class App:
         handler = route.handler(request.method)
         if not _packing(request):
             return await handler(self._service, request)
-        # Nobody knows how much it becomes: room for the most is kept until that is clear.
+        # Room for the most that it can become is kept until it is clear what it becomes.
         most = self._service.limits.max_body
-        self._memory.take(most)
+        room = min(most, DEFLATE_RATIO * len(request.body))
+        self._memory.take(room)
         try:
             loop = asyncio.get_running_loop()
             request.body = await loop.run_in_executor(None, unpack, request.body, most)
+            self._memory.give(room - len(request.body))
+            room = len(request.body)
             return await handler(self._service, request)
         finally:
-            self._memory.give(most)
+            self._memory.give(room)
 
     def _error(self, error: LockstepError) -> HttpError:
         if isinstance(error, UnknownModelError):
@@ -167,7 +177,7 @@ def unpack(body: bytes, most: int) -> bytes:
 
 def _packed(request: Request, response: Response) -> Response:
     takes_gzip = "gzip" in request.headers.get("accept-encoding", "").replace("gzip;q=0", "")
-    if takes_gzip and len(response.body) >= WORTH_PACKING:
+    if takes_gzip and len(response.body) in WORTH_PACKING:
         response.body = gzip.compress(response.body, 1)
         response.headers += (("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding"))
     return response

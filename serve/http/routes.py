@@ -22,12 +22,15 @@ class Route:
         pattern: with {model} and {version} where they stand.
         handlers: by method; HEAD is answered as GET is.
         is_public: no API key is asked for.
+        is_packed: answers are packed for who takes gzip; the asyncio client of Triton says that it
+            does wherever it asks, but unpacks only inferences.
         queue: finds the model whose queue a request will join, before its body is read.
     """
 
     pattern: str
     handlers: Mapping[str, Handler]
     is_public: bool = False
+    is_packed: bool = False
     queue: Callable[[Service, Request], Served] | None = None
 
     @property
@@ -55,8 +58,8 @@ def _of_model(tail: str, handlers: Mapping[str, Handler], **options: object) -> 
 
 
 ROUTES = (
-    *_of_model("/infer", {"POST": v2.infer}, queue=v2.find),
-    Route("/predict", {"POST": predict}, queue=served_by),
+    *_of_model("/infer", {"POST": v2.infer}, is_packed=True, queue=v2.find),
+    Route("/predict", {"POST": predict}, is_packed=True, queue=served_by),
     Route("/v2/health/live", {"GET": v2.live}, is_public=True),
     Route("/v2/health/ready", {"GET": v2.ready}, is_public=True),
     Route("/v2", {"GET": v2.server_metadata}),
@@ -68,10 +71,13 @@ ROUTES = (
     Route("/v2/repository/index", {"POST": v2.repository_index}),
     Route("/v2/repository/models/{model}/load", {"POST": v2.repository_load}),
     Route("/v2/repository/models/{model}/unload", {"POST": v2.repository_unload}),
-    Route("/models", {"GET": pages.models}),
-    Route("/metrics", {"GET": pages.prometheus}),
-    Route("/openapi.json", {"GET": pages.openapi}, is_public=True),
-    *(Route(path, {"GET": page}, is_public=True) for path, page in pages.FILES.items()),
+    Route("/models", {"GET": pages.models}, is_packed=True),
+    Route("/metrics", {"GET": pages.prometheus}, is_packed=True),
+    Route("/openapi.json", {"GET": pages.openapi}, is_public=True, is_packed=True),
+    *(
+        Route(path, {"GET": page}, is_public=True, is_packed=True)
+        for path, page in pages.FILES.items()
+    ),
 )
 
 _FIXED = {route.pattern: route for route in ROUTES if "{" not in route.pattern}

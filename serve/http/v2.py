@@ -134,8 +134,7 @@ async def repository_index(service: Service, request: Request) -> Response:
 
 
 async def repository_load(service: Service, request: Request) -> Response:
-    parameters = _body(service, request).get("parameters", {})
-    if parameters:
+    if _body(service, request).get("parameters", {}) != {}:
         raise HttpError(
             400,
             "a model is loaded as it lies in its folder: no configuration and no files can be "
