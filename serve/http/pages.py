@@ -75,4 +75,4 @@ async def prometheus(service: Service, request: Request) -> Response:
 
 
 async def openapi(service: Service, request: Request) -> Response:
-    return json_response(document())
+    return json_response(document(service.limits, service.repository.names))

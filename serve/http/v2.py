@@ -200,7 +200,7 @@ def _numbers(service: Service, request: Request, served: Served) -> list[str]:
 
 def _body(service: Service, request: Request) -> dict[str, Any]:
     """The JSON object in the body of a request that needs none."""
-    document = read_json(request.body, service.limits) if request.body.strip() else {}
+    document = read_json(request.body, service.limits) if request.body else {}
     if not isinstance(document, dict):
         raise ProtocolError("expected a JSON object, or nothing")
     return document
