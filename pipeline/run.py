@@ -115,6 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"report     {run.report}")
     bundle = shlex.quote(str(run.bundle))
     print(f"try        python -m serve.batch {bundle} FOLDER --output predictions.csv")
+    print(f"serve      python -m serve.http {bundle}")
     return 0
 
 

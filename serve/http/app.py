@@ -86,9 +86,19 @@ class App:
         except Exception:  # noqa: BLE001 (a fault of one request must not become one of all)
             _log.exception("%s %s failed", request.method, request.path[:200])
             response = HttpError(500, "internal error; the server's log has the details").response()
+        self._allow_page(request, response)
+        return _packed(request, response) if route.is_packed else response
+
+    def refuse(self, request: Request, error: HttpError) -> Response:
+        """Answer a request that was not admitted."""
+        response = error.response()
+        self._allow_page(request, response)
+        return response
+
+    def _allow_page(self, request: Request, response: Response) -> None:
+        """Let the page that asks read the answer, if it may."""
         if "origin" in request.headers:
             response.headers += self._gate.cors(request.headers)
-        return _packed(request, response) if route.is_packed else response
 
     def answered(self, request: Request, response: Response) -> None:
         """Count and log an answer."""

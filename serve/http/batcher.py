@@ -2,28 +2,36 @@
 
 A request waits in one bounded queue per model, ordered by priority and then by arrival. Whoever is
 free takes what waits, up to a batch, from one request or from many; a large request is taken in
-slices, so that it holds up nobody for long. A batch that fails is run again request by request:
+slices, and others get their turn between them. A batch that fails is run again request by request:
 only the one that made it fail gets the error. What nobody waits for any more is not computed.
 """
 
 import asyncio
-import heapq
+import itertools
+import logging
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serve.command import one_line
 from serve.http.messages import busy
 
 SLICE = 32
 """Images of one request that are computed in one call, at most."""
 
-TURN = 0.01
-"""Seconds that the model may keep the event loop, where it runs in it."""
+TURN = 0.05
+"""Seconds that the model may keep the event loop, where it runs in it and much else is to do."""
+
+TICK = 0.001
+"""Seconds that the timers of uvloop count in. They may ring a tick too early."""
+
+_log = logging.getLogger("lockstep")
 
 Images = NDArray[np.uint8]
 Probabilities = NDArray[np.float32]
@@ -52,18 +60,22 @@ class Plan:
     seconds_per_image: float = 0.001
 
 
-@dataclass(slots=True, order=True)
+@dataclass(slots=True, eq=False)
 class _Job:
-    """A request in the queue; smaller goes first."""
+    """A request."""
 
     priority: int
-    number: int
-    images: Images = field(compare=False)
-    future: "asyncio.Future[Probabilities]" = field(compare=False)
-    timing: "Timing" = field(compare=False)
-    taken: int = field(default=0, compare=False)
-    done: int = field(default=0, compare=False)
-    answer: Probabilities | None = field(default=None, compare=False)
+    images: Images
+    future: "asyncio.Future[Probabilities]"
+    timing: "Timing"
+    taken: int = 0
+    done: int = 0
+    answer: Probabilities | None = None
+
+    @property
+    def left(self) -> int:
+        """Images that wait."""
+        return len(self.images) - self.taken
 
 
 @dataclass(slots=True)
@@ -98,6 +110,47 @@ class _Slice:
 _Result = Probabilities | Exception
 
 
+class _Queue:
+    """Requests by priority, lowest number first, and then by arrival.
+
+    Attributes:
+        images: that wait.
+    """
+
+    def __init__(self) -> None:
+        self.images = 0
+        self._lines: dict[int, OrderedDict[_Job, None]] = {}
+
+    def add(self, job: _Job) -> None:
+        self._lines.setdefault(job.priority, OrderedDict())[job] = None
+        self.images += job.left
+
+    def first(self) -> _Job:
+        return next(iter(self._lines[min(self._lines)]))
+
+    def take(self, job: _Job, count: int) -> _Slice:
+        """The next images of a request."""
+        if count == job.left:
+            self.discard(job)
+        else:
+            self.images -= count
+        job.taken += count
+        return _Slice(job, job.taken - count, job.taken)
+
+    def put_back(self, job: _Job) -> None:
+        """Behind all others of its priority."""
+        self._lines[job.priority].move_to_end(job)
+
+    def discard(self, job: _Job) -> None:
+        """Take a request out, if it is in the queue."""
+        line = self._lines.get(job.priority)
+        if line and job in line:
+            self.images -= job.left
+            del line[job]
+            if not line:
+                del self._lines[job.priority]
+
+
 class Batcher:
     """The queue of one model, and those who empty it.
 
@@ -105,6 +158,8 @@ class Batcher:
         predict: images to probabilities; safe to call from several threads.
         max_queue: images that may wait or be computed; a request that comes to an empty queue is
             always taken.
+        threads: that compute, unless the plan has the event loop do it. Best as many as there are
+            cores, for all work of all models: more would only fight for them.
         observe: told the size and the seconds of every call of the model.
 
     Attributes:
@@ -116,6 +171,7 @@ class Batcher:
         predict: Predict,
         plan: Plan,
         max_queue: int,
+        threads: ThreadPoolExecutor,
         observe: Callable[[int, float], None] = lambda size, seconds: None,
     ) -> None:
         self.plan = plan
@@ -125,12 +181,11 @@ class Batcher:
         self._observe = observe
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
-        self._heap: list[_Job] = []
-        self._waiting = 0
-        self._number = 0
+        self._queue = _Queue()
         self._due = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._free = 1 if plan.inline else plan.callers
-        self._pool = None if plan.inline else ThreadPoolExecutor(plan.callers, "model")
+        self._threads = threads
         self._turn_ended = 0.0
 
     def check_room(self, images: int) -> None:
@@ -145,42 +200,53 @@ class Batcher:
         Raises:
             BundleError: the model fails on these images.
         """
-        job = _Job(priority, self._number, images, self._loop.create_future(), timing)
-        self._number += 1
+        job = _Job(priority, images, self._loop.create_future(), timing)
         timing.queued = time.perf_counter()
         with self._lock:
-            if not self._heap:
+            if not self._queue.images:
                 self._due = timing.queued + self.plan.max_delay
-                if self.plan.max_delay:
-                    self._loop.call_later(self.plan.max_delay, self._start)
-            heapq.heappush(self._heap, job)
-            self._waiting += len(images)
+            self._queue.add(job)
         self._start()
-        return await job.future
+        if self.plan.max_delay and not self._timer:
+            self._start_when_due()
+        try:
+            return await job.future
+        finally:
+            if job.taken < len(images):  # expired, given up, or failed in an earlier slice
+                with self._lock:
+                    self._queue.discard(job)
+            del job  # an error holds this frame, and the future in the job holds the error
 
-    def close(self) -> None:
-        """Let go of the threads, once what they compute is done."""
-        if self._pool:
-            self._pool.shutdown(wait=False)
+    def _start_when_due(self) -> None:
+        """There is one timer at most, however many requests come and go."""
+        left = self._due - time.perf_counter() if self._queue.images else 0.0
+        if left > 0:
+            self._timer = self._loop.call_later(max(left, TICK), self._start_when_due)
+        else:
+            self._timer = None
+            self._start()
 
     def _start(self) -> None:
         """Have somebody who is free empty the queue."""
         with self._lock:
-            if not self._free or not self._heap or not self._is_due():
+            if not self._free or not self._queue.images or not self._is_due():
                 return
             self._free -= 1
-        if self._pool:
-            self._pool.submit(self._work)
-        else:
+        if self.plan.inline:
             self._loop.call_soon(self._work_inline)
+        else:
+            self._threads.submit(self._work)
 
     def _is_due(self) -> bool:
-        return self._waiting >= self.plan.batch or time.perf_counter() >= self._due
+        return self._queue.images >= self.plan.batch or time.perf_counter() >= self._due
 
     def _work(self) -> None:
-        """In a thread: batches, until nothing is left to do."""
-        while slices := self._take():
+        """In a thread: one batch after the other, each behind what else waits for the threads."""
+        slices = self._take()
+        if slices:
+            self._start()  # another one who is free takes what is left
             self._loop.call_soon_threadsafe(self._deliver, slices, *self._run(slices))
+            self._threads.submit(self._work)
 
     def _work_inline(self) -> None:
         """In the event loop: batches, for as long as everything else took since the last turn, so
@@ -197,25 +263,20 @@ class Batcher:
     def _take(self) -> list[_Slice]:
         """The next batch. Whoever gets an empty one is free, and is counted so."""
         slices: list[_Slice] = []
+        queue = self._queue
         with self._lock:
-            if self._heap and self._is_due():
-                size, most = 0, max(self.plan.batch, SLICE)
-                while self._heap:
-                    job = self._heap[0]
-                    if job.future.done():  # expired, given up, or failed in an earlier slice
-                        heapq.heappop(self._heap)
-                        self._waiting -= len(job.images) - job.taken
+            if queue.images and self._is_due():
+                size, room = 0, max(self.plan.batch, SLICE)
+                while queue.images and room > 0:
+                    job = queue.first()
+                    if job.future.done():
+                        queue.discard(job)
                         continue
-                    stop = min(len(job.images), job.taken + most - size)
-                    if stop <= job.taken:
-                        break
-                    slices.append(_Slice(job, job.taken, stop))
-                    size += stop - job.taken
-                    self._waiting -= stop - job.taken
-                    job.taken = stop
-                    if stop == len(job.images):
-                        heapq.heappop(self._heap)
-                    most = self.plan.batch  # only one request of its own may be larger
+                    slices.append(queue.take(job, min(job.left, room)))
+                    size += slices[-1].stop - slices[-1].start
+                    room = self.plan.batch - size  # only one request of its own may be larger
+                if len(slices) == 1 and slices[0].job.left:
+                    queue.put_back(slices[0].job)
                 self._due = 0.0  # what is left has waited while this batch filled
             if not slices:
                 self._free += 1
@@ -233,21 +294,28 @@ class Batcher:
         return results, finished - started
 
     def _answers(self, slices: Sequence[_Slice]) -> list[_Result]:
+        if len(slices) == 1:
+            return [self._answer(slices[0])]
         try:
-            if len(slices) == 1:
-                return [self._predict(slices[0].images)]
             together = self._predict(np.concatenate([part.images for part in slices]))
-        except Exception as error:  # noqa: BLE001 (raised again where somebody waits for it)
-            if len(slices) == 1:
-                return [error]
-            return [result for part in slices for result in self._answers([part])]
-        results: list[_Result] = []
-        position = 0
-        for part in slices:
-            size = part.stop - part.start
-            results.append(together[position : position + size])
-            position += size
+        except Exception as error:  # noqa: BLE001 (whoever is guilty fails again)
+            failure = one_line(error)
+        else:
+            ends = itertools.accumulate(part.stop - part.start for part in slices)
+            return [
+                together[end - part.stop + part.start : end]
+                for part, end in zip(slices, ends, strict=True)
+            ]
+        results = [self._answer(part) for part in slices]
+        if not any(isinstance(result, Exception) for result in results):
+            _log.error("a batch failed whose requests do not: %s", failure)
         return results
+
+    def _answer(self, part: _Slice) -> _Result:
+        try:
+            return self._predict(part.images)
+        except Exception as error:  # noqa: BLE001 (raised again where somebody waits for it)
+            return error.with_traceback(None)  # which holds the images as long as the error lives
 
     def _deliver(
         self, slices: Sequence[_Slice], results: Sequence[_Result], seconds: float

@@ -8,6 +8,7 @@ curl --data-binary @shoe.jpg localhost:8000/predict
 import argparse
 import asyncio
 import logging
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -149,29 +150,35 @@ def main(arguments: list[str] | None = None) -> int:
     # A thread that computes hands over to the event loop soon.
     sys.setswitchinterval(0.0005)
     new_loop = _loop_factory()
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        if is_worker():
+    if is_worker():
+        with asyncio.Runner(loop_factory=new_loop) as runner:
             return runner.run(Worker().run(settings))
-        catalogue(settings.sources)
-        tls_context(settings)
-        with bind(settings.host, settings.port) as listener:
-            if settings.host not in LOOPBACK and not (settings.api_keys and settings.tls_cert):
-                _log.warning(
-                    "%s can be reached from outside: think of --api-keys and --tls-cert",
-                    settings.host,
-                )
-            if options.workers == 1:
-                return runner.run(
-                    run(settings, listener=listener, ready=lambda address, _: _announce(address))
-                )
-            port = listener.getsockname()[1]
-    command = [sys.executable, "-m", "serve.http", *arguments, "--port", str(port)]
-    with asyncio.Runner() as runner:
-        return runner.run(_supervise(command, options.workers, settings.grace))
+    catalogue(settings.sources)
+    tls_context(settings)
+    with bind(settings.host, settings.port) as listener:
+        if settings.host not in LOOPBACK and not (settings.api_keys and settings.tls_cert):
+            _log.warning(
+                "%s can be reached from outside: think of --api-keys and --tls-cert", settings.host
+            )
+        if options.workers > 1:
+            command = [sys.executable, "-m", "serve.http", *arguments]
+            with asyncio.Runner() as runner:
+                return runner.run(_supervise(command, options.workers, settings, listener))
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            return runner.run(
+                run(settings, listener=listener, ready=lambda address, _: _announce(address))
+            )
 
 
-async def _supervise(command: list[str], count: int, grace: float) -> int:
-    return await Supervisor(command, count, grace).run(_announce)
+async def _supervise(
+    command: list[str], count: int, settings: Settings, holder: socket.socket
+) -> int:
+    # It does not listen, but keeps the port from all but the workers, also while there is none.
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    port = holder.getsockname()[1]
+    patience = settings.drain_delay + settings.grace
+    return await Supervisor(command, count, port, patience).run(_announce)
 
 
 def _announce(address: str) -> None:

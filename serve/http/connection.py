@@ -7,6 +7,7 @@ client can still read why: its remaining input is thrown away for a moment befor
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from enum import Enum
@@ -21,13 +22,28 @@ from serve.http.messages import HttpError, Request, Response, busy
 BACKLOG = 2**16
 """Bytes that a client may send ahead while its request is being answered."""
 
+PIECE = 2**12
+"""Bytes that are parsed at once, other than of a body: as an object, a request takes up much more
+than its bytes do, and thousands of pipelined ones can come together."""
+
+CHUNK_OVERHEAD = 64
+"""Bytes that a piece of a body takes up beside its content."""
+
+HEADER_OVERHEAD = 4
+"""Bytes of a header beside its name and value."""
+
 DISCARDED = 2**20
 """Largest body of a refused request that is read and thrown away, so that the connection lives."""
 
 LINGER = 2.0
 """Seconds in which a client that is being closed may still read its last answer."""
 
+REFUSED = 128
+"""Connections beyond the limit that may stay for so long to read why; others are just closed."""
+
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+_log = logging.getLogger("lockstep")
 
 
 class Application(Protocol):
@@ -38,6 +54,9 @@ class Application(Protocol):
 
     async def answer(self, request: Request) -> Response:
         """Answer a complete request; never raises but for cancellation."""
+
+    def refuse(self, request: Request, error: HttpError) -> Response:
+        """The answer to a request that is not even admitted."""
 
     def answered(self, request: Request, response: Response) -> None:
         """Told of every answer that was sent, or would have been (499, if nobody waited)."""
@@ -60,6 +79,7 @@ class Connections:
         self.draining = False
         self.date = b""
         self._open: set[Connection] = set()
+        self._refused: set[Connection] = set()
         self.sweep()
 
     def __len__(self) -> int:
@@ -67,19 +87,23 @@ class Connections:
 
     def add(self, connection: "Connection") -> bool:
         """False if there are enough already."""
-        if len(self._open) >= self.limits.max_connections:
-            return False
-        self._open.add(connection)
-        return True
+        is_full = len(self._open) >= self.limits.max_connections
+        (self._refused if is_full else self._open).add(connection)
+        return not is_full
+
+    @property
+    def many_refused(self) -> bool:
+        return len(self._refused) > REFUSED
 
     def remove(self, connection: "Connection") -> None:
         self._open.discard(connection)
+        self._refused.discard(connection)
 
     def sweep(self) -> None:
         """Close what is over its time. To be called several times a second."""
         self.date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()).encode()
         now = time.perf_counter()
-        for connection in list(self._open):
+        for connection in (*self._open, *self._refused):
             connection.check(now)
 
     @property
@@ -93,7 +117,7 @@ class Connections:
                 connection.close()
 
     def abort(self) -> None:
-        for connection in list(self._open):
+        for connection in (*self._open, *self._refused):
             connection.abort()
 
 
@@ -121,9 +145,11 @@ class Connection(asyncio.Protocol):
         self._reading = _Reading.NOTHING
         self._deadline = 0.0
         self._head_size = 0
-        self._unfinished_head = 0
+        self._unfinished = 0  # bytes since a head was complete or some of a body came
         self._nobody = self._request = Request("", "", {}, "", 0.0)
         self._chunks: list[bytes] = []
+        self._held = 0
+        self._length = 0
         self._size = 0
         self._refusal: HttpError | None = None
         # Complete requests in order, with their refusal if they have one, and whether the
@@ -140,7 +166,7 @@ class Connection(asyncio.Protocol):
     @property
     def is_busy(self) -> bool:
         """A request is arriving, waiting or being answered, or its answer is being taken."""
-        arriving = self._reading is _Reading.BODY
+        arriving = self._reading is _Reading.BODY and not self._refusal
         return bool(arriving or self._task or self._queue or self._stalled_until)
 
     # What the transport says.
@@ -154,7 +180,9 @@ class Connection(asyncio.Protocol):
         if not self._connections.add(self):
             most = self._limits.max_connections
             error = busy(503, f"too many connections: expected at most {most} at once")
-            self._send(self._request, error.response(), keep_alive=False)
+            self._refuse(error)
+            if self._connections.many_refused:
+                self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.remove(self)
@@ -171,13 +199,11 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._reading is _Reading.IGNORED:
             return
-        if not self._task and not self._stalled_until:
-            self._feed(data)
-            return
-        self._backlog.append(data)
-        self._backlog_size += len(data)
-        if self._backlog_size > BACKLOG:
-            self._transport.pause_reading()
+        if self._task or self._stalled_until:
+            self._keep(data)
+        else:
+            self._parse(data)
+            self._go_on()
 
     def pause_writing(self) -> None:
         self._stalled_until = time.perf_counter() + self._limits.write_timeout
@@ -186,31 +212,41 @@ class Connection(asyncio.Protocol):
         self._stalled_until = 0.0
         self._go_on()
 
-    # What the parser says.
+    # What the parser says. A head is only taken while one is expected: not from what follows a
+    # refusal, and no trailers, which nobody has judged.
 
     def on_message_begin(self) -> None:
+        if self._reading is not _Reading.HEAD and self._reading is not _Reading.NOTHING:
+            return
         self._request = Request("", "", {}, self._peer, time.perf_counter())
-        self._head_size = self._unfinished_head = self._size = 0
+        self._head_size = self._size = 0
         self._refusal = None
         self._expect_by(_Reading.HEAD, self._limits.head_timeout)
 
     def on_url(self, url: bytes) -> None:
+        if self._reading is not _Reading.HEAD:
+            return
         self._head_size += len(url)
         self._request.target += url.decode("latin-1")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_size += len(name) + len(value)
+        if self._reading is not _Reading.HEAD:
+            return
+        self._head_size += len(name) + len(value) + HEADER_OVERHEAD
+        if self._head_size > self._limits.max_head:
+            return  # it is refused when it is complete
         headers = self._request.headers
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip()
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
 
     def on_headers_complete(self) -> None:
-        if self._reading is _Reading.IGNORED:
+        if self._reading is not _Reading.HEAD:
             return
+        self._unfinished = 0
         request = self._request
         request.method = self._parser.get_method().decode("latin-1")
         self._expect_by(_Reading.BODY, self._limits.body_timeout)
-        length = int(request.headers.get("content-length") or 0)
+        length = self._length = int(request.headers.get("content-length") or 0)
         try:
             if self._head_size > self._limits.max_head:
                 raise self._head_error()
@@ -226,6 +262,7 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         if self._reading is _Reading.IGNORED:
             return
+        self._unfinished = 0
         self._size += len(body)
         if self._refusal:
             if self._size > DISCARDED:
@@ -234,22 +271,29 @@ class Connection(asyncio.Protocol):
         if self._size > self._limits.max_body:
             self._refuse(self._body_error())
             return
+        size = len(body) + CHUNK_OVERHEAD
         try:
-            self._memory.take(len(body))
+            self._memory.take(size)
         except HttpError as error:
             self._refuse(error)
         else:
+            self._held += size
             self._chunks.append(body)
 
     def on_message_complete(self) -> None:
-        if self._reading is _Reading.IGNORED:
+        if self._reading is _Reading.IGNORED or self._parser.should_upgrade():
             return
         request, self._reading = self._request, _Reading.NOTHING
         self._request = self._nobody
+        self._unfinished = 0
         request.body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks = []
-        refusal = self._refusal.response() if self._refusal else None
-        self._queue.append((request, refusal, self._parser.should_keep_alive()))
+        self._memory.give(self._held - len(request.body))
+        self._held = 0
+        refusal = self._application.refuse(request, self._refusal) if self._refusal else None
+        # An answer of HTTP/1.1 does not tell a client of HTTP/1.0 that the connection stays.
+        stays = self._parser.should_keep_alive() and self._parser.get_http_version() != "1.0"
+        self._queue.append((request, refusal, stays))
 
     # Refusals.
 
@@ -269,50 +313,84 @@ class Connection(asyncio.Protocol):
     def _refuse(self, error: HttpError) -> None:
         """Answer with an error once the requests before are answered, then close."""
         self._ignore_input()
-        self._queue.append((self._request, error.response(), False))
+        self._queue.append((self._request, self._application.refuse(self._request, error), False))
         self._go_on()
 
     def _ignore_input(self) -> None:
         self._reading = _Reading.IGNORED
-        self._memory.give(sum(map(len, self._chunks)))
+        self._memory.give(self._held)
+        self._held = self._unfinished = 0
         self._chunks, self._backlog, self._backlog_size = [], [], 0
 
     # The way of a request.
 
-    def _feed(self, data: bytes) -> None:
+    def _parse(self, data: bytes) -> None:
+        """Take input until a request is complete; what is left waits until that is answered."""
         if self._reading is _Reading.NOTHING:
             self._expect_by(_Reading.HEAD, self._limits.head_timeout)
-        elif self._reading is _Reading.HEAD:
-            self._unfinished_head += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse(HttpError(400, "expected HTTP/1.1 without an upgrade"))
-        except httptools.HttpParserError as error:
-            self._refuse(HttpError(400, f"malformed HTTP request: {error}"))
-        if self._reading is _Reading.HEAD and self._unfinished_head > self._limits.max_head:
-            self._refuse(self._head_error())
-        self._go_on()
+        while data and not self._queue and self._reading is not _Reading.IGNORED:
+            left = self._length - self._size if self._reading is _Reading.BODY else 0
+            size = max(left, PIECE)
+            piece, data = data[:size], data[size:]
+            self._unfinished += len(piece)
+            try:
+                self._parser.feed_data(piece)
+            except httptools.HttpParserUpgrade as wish:
+                data = piece[wish.args[0] :] + data
+                self._decline_upgrade()
+            except httptools.HttpParserCallbackError as error:
+                _log.error("a request failed", exc_info=error.__context__)
+                self._refuse(HttpError(500, "internal error; the server's log has the details"))
+            except httptools.HttpParserError as error:
+                self._refuse(HttpError(400, f"malformed HTTP request: {error}"))
+            if self._unfinished > self._limits.max_head:
+                self._refuse(self._head_error())
+        if data and self._reading is not _Reading.IGNORED:
+            self._keep(data)
+
+    def _decline_upgrade(self) -> None:
+        """Go on as if no other protocol had been asked for, as Java's client does each time.
+
+        The parser takes a request with this wish to end with its head. A new one takes the body; it
+        is told only where that ends.
+        """
+        lines = ["POST / HTTP/" + self._parser.get_http_version()]
+        if not self._parser.should_keep_alive():
+            lines.append("connection: close")
+        headers = self._request.headers
+        framing = ("content-length", "transfer-encoding")
+        lines += [f"{name}: {headers[name]}" for name in framing if name in headers]
+        self._parser = httptools.HttpRequestParser(self)
+        if self._reading is not _Reading.IGNORED:
+            self._parser.feed_data("\r\n".join([*lines, "\r\n"]).encode("latin-1"))
+
+    def _keep(self, data: bytes) -> None:
+        """Put input aside; if it is much, take no more."""
+        self._backlog.append(data)
+        self._backlog_size += len(data)
+        if self._backlog_size > BACKLOG:
+            self._transport.pause_reading()
 
     def _go_on(self) -> None:
-        """Answer the next request, or take more input if none waits."""
-        while self._queue and not self._task and not self._stalled_until and not self._closing:
-            request, response, keep_alive = self._queue.popleft()
-            if response:
-                self._send(request, response, keep_alive)
+        """Answer what is complete and take what was put aside, until something must be awaited."""
+        while not (self._task or self._stalled_until or self._closing):
+            if self._queue:
+                request, response, keep_alive = self._queue.popleft()
+                if response:
+                    self._send(request, response, keep_alive)
+                else:
+                    self._task_deadline = time.perf_counter() + self._connections.timeout
+                    self._task = self._loop.create_task(self._answer(request, keep_alive))
+            elif self._backlog:
+                data = b"".join(self._backlog)
+                if self._backlog_size > BACKLOG:
+                    self._transport.resume_reading()
+                self._backlog, self._backlog_size = [], 0
+                self._parse(data)
             else:
-                self._task_deadline = time.perf_counter() + self._connections.timeout
-                self._task = self._loop.create_task(self._answer(request, keep_alive))
-        if self._task or self._stalled_until or self._closing:
-            return
-        if self._backlog:
-            data = b"".join(self._backlog)
-            if self._backlog_size > BACKLOG:
-                self._transport.resume_reading()
-            self._backlog, self._backlog_size = [], 0
-            self._feed(data)
-        elif self._reading is _Reading.NOTHING:
-            self._expect_by(_Reading.NOTHING, self._limits.idle_timeout)
+                if self._reading is _Reading.NOTHING:
+                    self._expect_by(_Reading.NOTHING, self._limits.idle_timeout)
+                return
 
     async def _answer(self, request: Request, keep_alive: bool) -> None:
         size = len(request.body)
@@ -324,7 +402,7 @@ class Connection(asyncio.Protocol):
                 raise
             self._is_overdue = False
             error = HttpError(504, "the request's time was over before its answer")
-            response = error.response()
+            response = self._application.refuse(request, error)
         finally:
             self._memory.give(size)
             self._task = None
@@ -334,7 +412,8 @@ class Connection(asyncio.Protocol):
         self._go_on()
 
     def _send(self, request: Request, response: Response, keep_alive: bool) -> None:
-        keep_alive = keep_alive and not self._connections.draining
+        if self._connections.draining and not self._queue:  # what was sent behind it was accepted
+            keep_alive = False
         lines = [
             f"HTTP/1.1 {response.status} {_REASONS.get(response.status, '')}",
             f"content-length: {len(response.body)}",

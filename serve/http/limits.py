@@ -23,7 +23,7 @@ class Limits:
     max_pixels: Annotated[int, "", "pixels of one encoded image"] = 50_000_000
     max_images: Annotated[int, "", "images in one request"] = 1024
     max_tensors: Annotated[int, "", "input tensors, and outputs, in one request"] = 16
-    max_connections: Annotated[int, "", "open connections"] = 1000
+    max_connections: Annotated[int, "", "open connections"] = 4000
     max_memory: Annotated[int, "bytes", "bodies and pixels of all requests at once"] = 512 * MIB
     head_timeout: Annotated[float, "seconds", "for a request's head to arrive"] = 10
     body_timeout: Annotated[float, "seconds", "for a request's body to arrive"] = 60
@@ -105,4 +105,4 @@ _READ: dict[str, tuple[Any, str]] = {
 def _shown(value: Any, unit: str) -> str:
     if unit == "bytes":
         return f"{value // MIB}MiB" if value % MIB == 0 else f"{value // KIB}KiB"
-    return f"{value:g}"
+    return f"{value:g}" if unit == "seconds" else str(value)

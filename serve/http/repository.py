@@ -7,6 +7,7 @@ reason, once, and the old version stays.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 from serve.command import LockstepError, printable
 from serve.http import metrics
 from serve.http.batcher import Plan
+from serve.http.limits import count
 from serve.http.served import Opened, Served
 
 FILE = "model.onnx"
@@ -65,11 +67,8 @@ def read_policy(text: str) -> Policy:
         return Policy()
     name, _, number = text.partition(":")
     if name == "latest":
-        newest = int(number)
-        if newest < 1:
-            raise ValueError
-        return Policy(newest=newest)
-    return Policy(newest=None, only=tuple(int(part) for part in text.split(",")))
+        return Policy(newest=count(number))
+    return Policy(newest=None, only=tuple(count(part) for part in text.split(",")))
 
 
 read_policy.__name__ = "version policy: latest, latest:N, all, or numbers like 1,3;"
@@ -99,6 +98,8 @@ def catalogue(sources: Sequence[str]) -> dict[str, dict[int, Path]]:
                 raise RepositoryError(f"{path}: expected NAME/VERSION/{FILE} in this folder")
         else:
             file = path / FILE if path.is_dir() else path
+            if not file.exists():
+                raise RepositoryError(f"{file}: no such file; expected an ONNX bundle or a folder")
             models = {name or _name(file): {1: file}}
         for twice in models.keys() & found.keys():
             raise RepositoryError(f"two models are called {twice}; give one as NAME={path}")
@@ -153,6 +154,7 @@ class Repository:
         open_file: opens a model; called in a thread; a plan is given where an earlier version has
             one that fits.
         serve: makes a version that answers; called in the event loop.
+        unloaded: names of models that are not served until somebody loads them.
     """
 
     def __init__(
@@ -161,6 +163,7 @@ class Repository:
         policy: Policy,
         open_file: Callable[[Path, Plan | None], Opened],
         serve: Callable[[str, int, Opened], Served],
+        unloaded: Iterable[str] = (),
     ) -> None:
         self._sources = sources
         self._policy = policy
@@ -170,7 +173,7 @@ class Repository:
         self._signatures: dict[tuple[str, int], Signature | None] = {}
         self._seen: dict[Path, Signature | None] = {}
         self._refused: dict[tuple[str, int], _Refused] = {}
-        self._unloaded: set[str] = set()
+        self._unloaded = set(unloaded)
         self._lock = asyncio.Lock()
         self._opener = ThreadPoolExecutor(1, "open")
 
@@ -226,8 +229,9 @@ class Repository:
         """Everything there is, with its state and, where it does not answer, the reason."""
         entries = []
         for name, versions in self._catalogue().items():
-            for version in sorted(versions):
-                ready = version in self._serving.get(name, {})
+            serving = self._serving.get(name, {})
+            for version in sorted({*versions, *serving}):
+                ready = version in serving
                 reason = "" if ready else self._reason(name, version)
                 state = "READY" if ready else "UNAVAILABLE"
                 entries.append(
@@ -250,18 +254,22 @@ class Repository:
             RepositoryError: nothing can be served, or a file that was named cannot.
         """
         found = catalogue(self._sources)
-        await self._sync(found, settled=False)
-        missing = [name for name in found if name not in self._serving]
+        async with self._lock:
+            refusals = await self._sync(found, settled=False)
+        wanted = [name for name in found if name not in self._unloaded]
+        missing = [name for name in wanted if name not in self._serving]
         named = {name or _name(path) for name, path in map(_split, self._sources)}
         if missing and (not self._serving or named & set(missing)):
             reasons = [
                 self._reason(name, version) for name in missing for version in sorted(found[name])
             ]
             raise RepositoryError("; ".join(reasons))
+        _log_all(refusals)
 
     async def poll(self) -> None:
         """Take up what is new or changed, once it no longer changes."""
-        await self._sync(self._catalogue(), settled=True)
+        async with self._lock:
+            _log_all(await self._sync(self._catalogue(), settled=True))
 
     async def load(self, name: str) -> None:
         """Open a model, or what is new of it, at once.
@@ -273,14 +281,15 @@ class Repository:
         found = self._catalogue()
         if name not in found:
             raise UnknownModelError(f"unknown model {name!r:.80}; there are: {_names(found)}")
-        self._unloaded.discard(name)
-        await self._sync({name: found[name]}, settled=False)
-        newest = self._policy.candidates(found[name])[:1]
-        refused = self._refused.get((name, newest[0])) if newest else None
-        if refused:
-            raise RepositoryError(refused.reason)
-        if name not in self._serving:
-            raise RepositoryError(f"model {name} has no version that the version policy wants")
+        async with self._lock:
+            self._unloaded.discard(name)
+            _log_all(await self._sync({name: found[name]}, settled=False))
+            newest = self._policy.candidates(found[name])[:1]
+            refused = self._refused.get((name, newest[0])) if newest else None
+            if refused:
+                raise RepositoryError(refused.reason)
+            if name not in self._serving:
+                raise RepositoryError(f"model {name} has no version that the version policy wants")
 
     async def unload(self, name: str) -> None:
         """Serve a model no more, until it is loaded again.
@@ -301,29 +310,41 @@ class Repository:
 
     def _catalogue(self) -> Catalogue:
         """What there is; a place that is gone for a moment takes nothing away."""
-        try:
-            return catalogue(self._sources)
-        except (RepositoryError, OSError):
-            return {name: {} for name in self._serving}
+        found: dict[str, Mapping[int, Path]] = {name: {} for name in self._serving}
+        for source in self._sources:
+            with contextlib.suppress(RepositoryError, OSError):
+                for name, files in catalogue([source]).items():
+                    found[name] = found.get(name) or files
+        return found
 
-    async def _sync(self, found: Catalogue, *, settled: bool) -> None:
+    async def _sync(self, found: Catalogue, *, settled: bool) -> list[str]:
         """Open what the policy wants, newest first, until it has enough; then drop the rest.
+
+        To be called with the lock.
 
         Args:
             settled: leave alone a file that changed since it was last looked at.
+
+        Returns:
+            What was refused, and why.
         """
-        async with self._lock:
-            for name, files in found.items():
-                if name in self._unloaded:
-                    continue
-                kept: list[int] = []
-                for version in self._policy.candidates(files):
-                    if len(kept) == self._policy.newest:
-                        break
-                    if await self._serves(name, version, files[version], settled):
-                        kept.append(version)
-                if kept:
-                    self._keep(name, kept)
+        before = dict(self._refused)
+        for name, files in found.items():
+            if name in self._unloaded:
+                continue
+            kept: list[int] = []
+            for version in self._policy.candidates(files):
+                if len(kept) == self._policy.newest:
+                    break
+                if await self._serves(name, version, files[version], settled):
+                    kept.append(version)
+            if kept:
+                self._keep(name, kept)
+        return [
+            f"refused {name} version {version}: {refused.reason}"
+            for (name, version), refused in self._refused.items()
+            if before.get((name, version)) is not refused
+        ]
 
     async def _serves(self, name: str, version: int, path: Path, settled: bool) -> bool:
         """Whether this version answers, after an attempt to open it if it is new or changed."""
@@ -347,7 +368,6 @@ class Repository:
             reason = printable(f"{error}" or type(error).__name__)
             self._refused[key] = _Refused(current, reason)
             metrics.loads.labels(name, str(version), "refused").inc()
-            _log.error("refused %s version %d: %s", name, version, reason)
             return is_open
         self._refused.pop(key, None)
         served = self._serve(name, version, opened)
@@ -374,6 +394,11 @@ class Repository:
             _log.info("retired %s version %d", name, version)
         if not serving:
             del self._serving[name]
+
+
+def _log_all(refusals: Sequence[str]) -> None:
+    for text in refusals:
+        _log.error("%s", text)
 
 
 def _names(names: Iterable[Any]) -> str:

@@ -64,7 +64,8 @@ class Gate:
         origin = headers.get("origin")
         if origin is None or self._allows(origin):
             return
-        if origin.partition("://")[2] != headers.get("host"):
+        host = origin.partition("://")[2]
+        if not host or host != headers.get("host"):
             raise HttpError(
                 403, f"pages of {origin!r:.80} may not ask; allow it with --cors-origin"
             )

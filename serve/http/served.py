@@ -18,15 +18,18 @@ from serve.bundle import BundleError
 from serve.classifier import Classifier
 from serve.description import Description
 from serve.http import metrics
-from serve.http.batcher import Batcher, Plan, Timing
+from serve.http.batcher import SLICE, Batcher, Plan, Timing
 from serve.http.limits import Limits, Memory
-from serve.http.tuning import Trial, Wishes, tune
+from serve.http.tuning import Trial, Wishes, call_seconds, tune
 from serve.images import ImageError, read_image
 
 QUEUE_SECONDS = 0.5
 """Work that may wait, where the user sets no other bound: nobody waits much longer than this."""
 
 FEWEST_QUEUED = 32
+
+SLOWER, NOTICED = 5, 0.005
+"""A call that takes so many times as long as the plan says, and so many seconds, needs another."""
 
 Images = NDArray[np.uint8]
 
@@ -50,7 +53,8 @@ def open_model(
     """Open a file and prove that it answers; takes up to a second.
 
     Args:
-        plan: how an earlier version runs, so that nothing is measured while others are served.
+        plan: how an earlier version runs, so that nothing is measured while others are served,
+            unless this version is much slower.
 
     Raises:
         BundleError: it is no model, or its answers are no probabilities.
@@ -59,9 +63,8 @@ def open_model(
     def open_classifier(threads: int) -> Classifier:
         return Classifier(path, threads=threads, description=description)
 
-    if plan:
-        opened = Opened(open_classifier(plan.threads), plan)
-    else:
+    opened = Opened(open_classifier(plan.threads), plan) if plan else None
+    if opened is None or not _fits(opened):
         opened = Opened(*tune(open_classifier, wishes))
     for size in {1, opened.plan.batch}:
         shape = (size, *opened.classifier.document.image.shape)
@@ -69,6 +72,16 @@ def open_model(
         if (answer < 0).any() or (np.abs(answer.sum(axis=1) - 1) > 1e-3).any():
             raise BundleError(f"{path}: expected probabilities that sum to 1 for every image")
     return opened
+
+
+def _fits(opened: Opened) -> bool:
+    """Whether a model is about as quick as its plan says. Other models may be busy meanwhile: the
+    best of some calls counts."""
+    plan = opened.plan
+    images = np.zeros((plan.batch, *opened.classifier.document.image.shape), np.uint8)
+    planned = plan.seconds_per_image * plan.callers * plan.batch
+    most = max(SLOWER * planned, NOTICED)
+    return any(call_seconds(opened.classifier, images) <= most for _ in range(3))
 
 
 class Statistics:
@@ -132,19 +145,19 @@ class Served:
         *,
         limits: Limits,
         memory: Memory,
-        decoder: ThreadPoolExecutor,
+        threads: ThreadPoolExecutor,
         max_queue: int | None = None,
     ) -> None:
         self.name, self.version = name, str(version)
         self.classifier, self.plan = opened.classifier, opened.plan
         self.document = opened.classifier.document
         self.statistics = Statistics()
-        self._memory, self._decoder = memory, decoder
+        self._memory, self._threads = memory, threads
         spec = self.document.image
         self._spec = dataclasses.replace(spec, max_pixels=min(spec.max_pixels, limits.max_pixels))
         by_time = max(FEWEST_QUEUED, round(QUEUE_SECONDS / self.plan.seconds_per_image))
         self._batcher = Batcher(
-            self.classifier.predict, self.plan, max_queue or by_time, self._observe_call
+            self.classifier.predict, self.plan, max_queue or by_time, threads, self._observe_call
         )
         self._image_size = math.prod(spec.shape)
         self._retired = False
@@ -171,7 +184,7 @@ class Served:
         self._batcher.check_room(1)
 
     def admitted(self, images: int) -> "_Admitted":
-        """The model stays open, and has room and memory, for a request of so many images.
+        """There is room and memory for a request of so many images, until the end of the block.
 
         Raises:
             HttpError: 429 or 503.
@@ -185,15 +198,19 @@ class Served:
         """A request that was admitted is over."""
         self._memory.give(images * self._image_size)
         self._batcher.pending -= images
-        self._close_if_unused()
+        if self._retired:
+            self.report()  # nobody else does any more
 
     async def decode(self, images: Sequence[bytes], timing: Timing) -> list[Images | ImageError]:
         """Read encoded images, side by side; each gets its pixels or the reason why not."""
         started = time.perf_counter()
         loop = asyncio.get_running_loop()
-        found = await asyncio.gather(
-            *(loop.run_in_executor(self._decoder, self._read, image) for image in images)
-        )
+        found: list[Images | ImageError] = []
+        for first in range(0, len(images), SLICE):  # others get their turn in between
+            part = images[first : first + SLICE]
+            found += await asyncio.gather(
+                *(loop.run_in_executor(self._threads, self._read, image) for image in part)
+            )
         timing.decoding = time.perf_counter() - started
         self._stages["decode"].observe(timing.decoding)
         return found
@@ -232,13 +249,9 @@ class Served:
         self.statistics.add_call(size, seconds)
 
     def retire(self) -> None:
-        """Close once nobody uses it any more."""
+        """Nobody new will ask it; who asked already gets an answer."""
         self._retired = True
-        self._close_if_unused()
-
-    def _close_if_unused(self) -> None:
-        if self._retired and not self._batcher.pending:
-            self._batcher.close()
+        self.report()
 
 
 class _Admitted:

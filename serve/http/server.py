@@ -9,7 +9,7 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,10 @@ from serve.http.service import Service
 from serve.http.tuning import Wishes
 
 SWEEP_SECONDS = 0.2
+SETTLE_SECONDS = 0.1
+"""What was sent before a server stops is read for so long."""
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 BACKLOG = 1024
 
 _log = logging.getLogger("lockstep")
@@ -84,10 +88,14 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         taken = socket.socket(family, kind, protocol)
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        taken.bind(address)
+        try:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            taken.bind(address)
+        except OSError:
+            taken.close()
+            raise
     except OSError as error:
         raise LockstepError(
             f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with "
@@ -116,25 +124,29 @@ async def run(
     listener: socket.socket,
     change: Change = change_here,
     ready: Callable[[str, Repository], None],
+    unloaded: Iterable[str] = (),
+    cut_short: Sequence[signal.Signals] = STOP_SIGNALS,
 ) -> int:
     """Serve until SIGTERM or SIGINT.
 
     Args:
         listener: bound, not yet listening.
         ready: told the address and the models once requests are answered.
+        unloaded: names of models that are not served until somebody loads them.
+        cut_short: signals that end it at once, if they come while it finishes its requests.
 
     Returns:
         The exit code: 0, or 1 if requests were cut off when the grace was over.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     context = tls_context(settings)
     gate = Gate(read_keys(settings.api_keys) if settings.api_keys else (), settings.origins)
     access_log = AccessLog(settings.access_log) if settings.access_log != "off" else None
     memory = Memory(settings.limits.max_memory)
-    repository = _repository(settings, memory)
+    repository = _repository(settings, memory, unloaded)
     starting = asyncio.ensure_future(repository.start())
     stopped = asyncio.ensure_future(stop.wait())
     await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -165,6 +177,8 @@ async def run(
     shown = f"[{host}]" if ":" in host else host
     ready(f"{'https' if context else 'http'}://{shown}:{port}", repository)
     await stopped
+    for number in set(STOP_SIGNALS) - set(cut_short):
+        loop.add_signal_handler(number, lambda: None)
     cut_off = await _drain(settings, service, connections, stop)
     server.close()
     connections.abort()
@@ -174,12 +188,12 @@ async def run(
     app.sweep(connections)
     repository.close()
     if cut_off:
-        _log.error("%d requests were cut off after %g s", cut_off, settings.grace)
+        _log.error("%d requests were cut off: --grace is %g s", cut_off, settings.grace)
     return 1 if cut_off else 0
 
 
-def _repository(settings: Settings, memory: Memory) -> Repository:
-    decoder = ThreadPoolExecutor(settings.wishes.cores, "decode")
+def _repository(settings: Settings, memory: Memory, unloaded: Iterable[str]) -> Repository:
+    threads = ThreadPoolExecutor(settings.wishes.cores, "work")
 
     def open_file(path: Path, plan: Plan | None) -> Opened:
         return open_model(path, settings.description, settings.wishes, plan)
@@ -191,11 +205,11 @@ def _repository(settings: Settings, memory: Memory) -> Repository:
             opened,
             limits=settings.limits,
             memory=memory,
-            decoder=decoder,
+            threads=threads,
             max_queue=settings.max_queue,
         )
 
-    return Repository(settings.sources, settings.policy, open_file, serve)
+    return Repository(settings.sources, settings.policy, open_file, serve, unloaded)
 
 
 async def _drain(
@@ -208,9 +222,12 @@ async def _drain(
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), settings.drain_delay)
     service.draining = connections.draining = True
-    end = time.monotonic() + settings.grace
-    while connections.busy and time.monotonic() < end and not stop.is_set():
-        await asyncio.sleep(SWEEP_SECONDS / 10)
+    begun = now = time.monotonic()
+    while not stop.is_set() and now < begun + (
+        settings.grace if connections.busy else SETTLE_SECONDS
+    ):
+        await asyncio.sleep(SETTLE_SECONDS / 5)
+        now = time.monotonic()
     cut_off = connections.busy
     connections.close_idle()
     await asyncio.sleep(0)
@@ -224,7 +241,10 @@ async def _sweep(app: App, connections: Connections) -> None:
 async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
     while True:
         await asyncio.sleep(seconds)
-        await work()
+        try:
+            await work()
+        except Exception:  # noqa: BLE001 (what fails once is tried again, and not given up)
+            _log.exception("a chore failed")
 
 
 def _allow_files(connections: int) -> None:

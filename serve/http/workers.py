@@ -7,6 +7,8 @@ the pair closed, and goes too.
 """
 
 import asyncio
+import contextlib
+import dataclasses
 import itertools
 import json
 import logging
@@ -15,21 +17,26 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any
 
 from prometheus_client import multiprocess
 
 from serve.http.metrics import SHARED_FOLDER
 from serve.http.repository import Repository, RepositoryError, UnknownModelError
-from serve.http.server import Settings, bind, change_here, run
+from serve.http.server import STOP_SIGNALS, Settings, bind, change_here, run
 
 CONTROL = "LOCKSTEP_CONTROL"
 """Environment variable with a worker's end of the pair, as a file descriptor."""
 
-RESTART_SECONDS = 1.0
+RESTART_SECONDS, LONGEST_RESTART = 1.0, 30.0
+"""A worker that dies again and again is started again after longer and longer pauses."""
+
 KILL_AFTER = 5.0
 """Seconds beyond the grace after which a worker that does not end is killed."""
+
+LONGEST_MESSAGE = 2**30
+"""Bytes; a message holds little more than a name, which the head of a request had room for."""
 
 _Message = dict[str, Any]
 
@@ -40,6 +47,27 @@ def is_worker() -> bool:
     return CONTROL in os.environ
 
 
+async def _open(end: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection(sock=end, limit=LONGEST_MESSAGE)
+
+
+def _send(writer: asyncio.StreamWriter, message: _Message) -> None:
+    writer.write(json.dumps(message).encode() + b"\n")
+
+
+async def _messages(reader: asyncio.StreamReader) -> AsyncIterator[_Message]:
+    """What the other side sends, until it is gone."""
+    with contextlib.suppress(ConnectionError):
+        while (line := await reader.readline()).endswith(b"\n"):
+            yield json.loads(line)
+
+
+def _settle(future: asyncio.Future[_Message] | None, message: _Message) -> None:
+    """Give a message to who waits for it, if there is still somebody."""
+    if future and not future.done():
+        future.set_result(message)
+
+
 class Worker:
     """A server process that has siblings."""
 
@@ -47,17 +75,27 @@ class Worker:
         self._control = socket.socket(fileno=int(os.environ.pop(CONTROL)))
         self._asked: dict[int, asyncio.Future[_Message]] = {}
         self._numbers = itertools.count()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._repository: Repository
         self._writer: asyncio.StreamWriter
 
     async def run(self, settings: Settings) -> int:
         """As `server.run`."""
-        reader, self._writer = await asyncio.open_connection(sock=self._control)
-        listening = asyncio.create_task(self._listen(reader))
+        reader, self._writer = await _open(self._control)
+        first: asyncio.Future[_Message] = asyncio.get_running_loop().create_future()
+        listening = asyncio.create_task(self._listen(reader, first))
+        start = await first
         try:
+            settings = dataclasses.replace(settings, port=start["port"])
             with bind(settings.host, settings.port, shared=True) as listener:
                 return await run(
-                    settings, listener=listener, change=self._change, ready=self._ready
+                    settings,
+                    listener=listener,
+                    change=self._change,
+                    ready=self._ready,
+                    unloaded=start["unloaded"],
+                    # Its parent passes SIGTERM on, to which somebody may have sent it, too.
+                    cut_short=(signal.SIGINT,),
                 )
         finally:
             listening.cancel()
@@ -66,33 +104,41 @@ class Worker:
         self._repository = repository
         _send(self._writer, {"kind": "ready", "address": address})
 
-    async def _listen(self, reader: asyncio.StreamReader) -> None:
-        doing = set()
-        while line := await reader.readline():
-            message = json.loads(line)
-            if message["kind"] == "do":
-                task = asyncio.create_task(self._do(message))
-                doing.add(task)
-                task.add_done_callback(doing.discard)
-            else:
-                self._asked.pop(message["number"]).set_result(message)
-        os._exit(1)  # the parent is gone: nobody would stop this process any more
+    async def _listen(self, reader: asyncio.StreamReader, start: asyncio.Future[_Message]) -> None:
+        async for message in _messages(reader):
+            match message["kind"]:
+                case "start":
+                    start.set_result(message)
+                case "do":
+                    task = asyncio.create_task(self._do(message))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+                case "answer":
+                    _settle(self._asked.pop(message["number"], None), message)
+        # The parent is gone: nobody would stop this process any more, or clean up.
+        shutil.rmtree(os.environ[SHARED_FOLDER], ignore_errors=True)
+        os._exit(1)
 
     async def _do(self, message: _Message) -> None:
-        error, is_unknown = "", False
+        error, is_unknown = "it failed; the server's log has the details", False
         try:
             await change_here(self._repository, message["action"], message["name"])
+            error = ""
         except RepositoryError as refused:
             error, is_unknown = str(refused), isinstance(refused, UnknownModelError)
-        done = {"kind": "done", "number": message["number"], "error": error}
-        _send(self._writer, {**done, "is_unknown": is_unknown})
+        finally:
+            done = {"kind": "done", "number": message["number"], "error": error}
+            _send(self._writer, {**done, "is_unknown": is_unknown})
 
     async def _change(self, repository: Repository, action: str, name: str) -> None:
         """Load or unload a model in all workers, this one among them."""
         number = next(self._numbers)
         future = self._asked[number] = asyncio.get_running_loop().create_future()
         _send(self._writer, {"kind": "ask", "number": number, "action": action, "name": name})
-        answer = await future
+        try:
+            answer = await future
+        finally:
+            self._asked.pop(number, None)
         if answer["error"]:
             raise (UnknownModelError if answer["is_unknown"] else RepositoryError)(answer["error"])
 
@@ -100,11 +146,25 @@ class Worker:
 class _Child:
     """What the parent knows of a worker."""
 
-    def __init__(self, process: asyncio.subprocess.Process, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        writer: asyncio.StreamWriter,
+        last_action: dict[str, str],
+    ) -> None:
         self.process = process
         self.writer = writer
         self.is_ready = False
+        self.knows = dict(last_action)
         self.doing: dict[int, asyncio.Future[_Message]] = {}
+
+    def signal(self, number: int) -> None:
+        # Not by `process.send_signal`, which may collect an exit code that asyncio then misses.
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
+            os.kill(self.process.pid, number)
+
+
+_DONE: _Message = {"error": "", "is_unknown": False}
 
 
 class Supervisor:
@@ -112,16 +172,20 @@ class Supervisor:
 
     Args:
         command: starts one worker.
+        port: for all of them.
+        patience: seconds that a worker may need to finish its requests.
     """
 
-    def __init__(self, command: Sequence[str], count: int, grace: float) -> None:
+    def __init__(self, command: Sequence[str], count: int, port: int, patience: float) -> None:
         self._command = command
         self._count = count
-        self._grace = grace
+        self._port = port
+        self._patience = patience
         self._children: set[_Child] = set()
         self._folder = tempfile.mkdtemp(prefix="lockstep-metrics-")
         self._numbers = itertools.count()
         self._last_action: dict[str, str] = {}
+        self._changing = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._announce: Callable[[str], None] | None = None
@@ -129,49 +193,52 @@ class Supervisor:
     async def run(self, ready: Callable[[str], None]) -> int:
         """Until SIGTERM or SIGINT. Returns the worst exit code of a worker."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._stop)
         self._announce = ready
         try:
             return max(await asyncio.gather(*(self._live() for _ in range(self._count))))
         finally:
-            for child in self._children:
-                child.process.kill()
+            self._signal(signal.SIGKILL)
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _stop(self) -> None:
-        """Pass the signal on; whoever needs longer than the grace is killed."""
-        if not self._stopping.is_set():
-            asyncio.get_running_loop().call_later(self._grace + KILL_AFTER, self._kill)
+        """Have all workers finish; a second signal has them end at once."""
+        if self._stopping.is_set():
+            self._signal(signal.SIGINT)
+            return
         self._stopping.set()
-        for child in self._children:
-            child.process.terminate()
+        self._signal(signal.SIGTERM)
+        asyncio.get_running_loop().call_later(
+            self._patience + KILL_AFTER, self._signal, signal.SIGKILL
+        )
 
-    def _kill(self) -> None:
+    def _signal(self, number: int) -> None:
         for child in self._children:
-            child.process.kill()
+            child.signal(number)
 
     async def _live(self) -> int:
         """One place for a worker: a new one is started when the last one died."""
-        while True:
+        pause = RESTART_SECONDS
+        while not self._stopping.is_set():
             child = await self._spawn()
             code = await child.process.wait()
-            self._children.discard(child)
-            for future in child.doing.values():
-                future.set_result({"error": "", "is_unknown": False})
-            multiprocess.mark_process_dead(child.process.pid, self._folder)  # type: ignore[no-untyped-call]
+            self._forget(child)
             if self._stopping.is_set():
-                return code
-            if not child.is_ready:  # it said why; the others would fail alike
+                # A signal ends a worker only before it is ready, unless it has to be killed.
+                return code if code >= 0 else int(child.is_ready)
+            if self._announce and not child.is_ready:  # it said why; the others would fail alike
                 self._stop()
-                return code or 1
+                return code if code > 0 else 1
             _log.error("worker %d ended with code %d; starting another", child.process.pid, code)
-            await asyncio.sleep(RESTART_SECONDS)
-            if self._stopping.is_set():
-                return code
+            pause = RESTART_SECONDS if child.is_ready else min(2 * pause, LONGEST_RESTART)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+        return 0
 
     async def _spawn(self) -> _Child:
         ours, theirs = socket.socketpair()
+        reader, writer = await _open(ours)
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 *self._command,
@@ -179,11 +246,22 @@ class Supervisor:
                 env={**os.environ, CONTROL: str(theirs.fileno()), SHARED_FOLDER: self._folder},
                 process_group=0,  # Ctrl-C reaches the parent alone, which passes it on
             )
-        reader, writer = await asyncio.open_connection(sock=ours)
-        child = _Child(process, writer)
+        child = _Child(process, writer, self._last_action)
         self._children.add(child)
+        if self._stopping.is_set():  # meanwhile, when it was not among those that were told
+            child.signal(signal.SIGTERM)
+        unloaded = [name for name, action in child.knows.items() if action == "unload"]
+        _send(writer, {"kind": "start", "port": self._port, "unloaded": unloaded})
         self._start(self._listen(child, reader))
         return child
+
+    def _forget(self, child: _Child) -> None:
+        """A worker that has ended: nobody waits for it any more."""
+        self._children.discard(child)
+        child.writer.close()
+        for future in child.doing.values():
+            _settle(future, _DONE)
+        multiprocess.mark_process_dead(child.process.pid, self._folder)  # type: ignore[no-untyped-call]
 
     def _start(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work)
@@ -191,43 +269,49 @@ class Supervisor:
         task.add_done_callback(self._tasks.discard)
 
     async def _listen(self, child: _Child, reader: asyncio.StreamReader) -> None:
-        while line := await reader.readline():
-            message = json.loads(line)
+        async for message in _messages(reader):
             match message["kind"]:
                 case "ready":
                     child.is_ready = True
                     self._tell_when_all_are_ready(message["address"])
-                    for name, action in self._last_action.items():
-                        if action == "unload":
-                            self._start(self._have_done(child, action, name))
+                    self._start(self._catch_up(child))
                 case "ask":
                     self._start(self._have_all_do(child, message))
                 case "done":
-                    child.doing.pop(message["number"]).set_result(message)
+                    _settle(child.doing.pop(message["number"], None), message)
 
     def _tell_when_all_are_ready(self, address: str) -> None:
-        if self._announce and all(child.is_ready for child in self._children):
+        if self._announce and sum(child.is_ready for child in self._children) == self._count:
             self._announce(address)
             self._announce = None
 
+    async def _catch_up(self, child: _Child) -> None:
+        """Have a worker do what the others did while it started."""
+        async with self._changing:
+            for name, action in self._last_action.items():
+                if child.knows.get(name) != action:
+                    await self._have_done(child, action, name)
+
     async def _have_all_do(self, asking: _Child, message: _Message) -> None:
-        """Have every worker load or unload a model; the answer is the first error, if any."""
+        """Have every worker load or unload a model, one such change after the other.
+
+        The answer is the first error. Unloading fails only if no worker had the model.
+        """
         action, name = message["action"], message["name"]
-        done = await asyncio.gather(
-            *(self._have_done(child, action, name) for child in self._children if child.is_ready)
-        )
-        worst = next((answer for answer in done if answer["error"]), done[0])
-        if not worst["error"]:
-            self._last_action[name] = action
-        _send(asking.writer, {**worst, "kind": "answer", "number": message["number"]})
+        async with self._changing:
+            ready = [child for child in self._children if child.is_ready]
+            done = await asyncio.gather(*(self._have_done(child, action, name) for child in ready))
+            choose = max if action == "load" else min
+            answer = choose(done, key=lambda item: bool(item["error"]), default=_DONE)
+            if not answer["is_unknown"]:
+                self._last_action[name] = action
+        _send(asking.writer, {**answer, "kind": "answer", "number": message["number"]})
 
     async def _have_done(self, child: _Child, action: str, name: str) -> _Message:
+        if child not in self._children:
+            return _DONE
         number = next(self._numbers)
         future: asyncio.Future[_Message] = asyncio.get_running_loop().create_future()
         child.doing[number] = future
         _send(child.writer, {"kind": "do", "number": number, "action": action, "name": name})
         return await future
-
-
-def _send(writer: asyncio.StreamWriter, message: _Message) -> None:
-    writer.write(json.dumps(message).encode() + b"\n")
