@@ -73,7 +73,7 @@ def _parser() -> CommandParser:
     add("--threads", metavar="auto|N", type=_threads, default=None,
         help="threads in one call of the model (default: auto, measured at start)")  # fmt: skip
     add("--max-queue", metavar="IMAGES", type=limits.count,
-        help="images that may wait for a model (default: half a second's work)")  # fmt: skip
+        help="images that may wait for a model (default: work of 0.1 s, 64 at least)")  # fmt: skip
     add("--timeout", metavar="SECONDS", type=limits.seconds, default=30.0,
         help="for one request, unless it asks for less (default: 30)")  # fmt: skip
     limits.add_limits(parser)

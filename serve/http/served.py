@@ -23,10 +23,10 @@ from serve.http.limits import Limits, Memory
 from serve.http.tuning import Trial, Wishes, call_seconds, tune
 from serve.images import ImageError, read_image
 
-QUEUE_SECONDS = 0.5
+QUEUE_SECONDS = 0.1
 """Work that may wait, where the user sets no other bound: nobody waits much longer than this."""
 
-FEWEST_QUEUED = 32
+FEWEST_QUEUED = 64
 
 SLOWER, NOTICED = 5, 0.005
 """A call that takes so many times as long as the plan says, and so many seconds, needs another."""

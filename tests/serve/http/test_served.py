@@ -22,7 +22,7 @@ from serve.bundle import METADATA_KEY, BundleError, seal
 from serve.http.batcher import SLICE, Plan, Timing
 from serve.http.limits import Limits, Memory
 from serve.http.messages import HttpError
-from serve.http.served import QUEUE_SECONDS, Served, open_model
+from serve.http.served import FEWEST_QUEUED, QUEUE_SECONDS, Served, open_model
 from serve.http.tuning import Wishes
 from serve.images import ImageError
 
@@ -164,7 +164,7 @@ def test_a_request_takes_room_and_memory_and_gives_them_back(
 
 def test_the_queue_is_bounded_by_time(bundle: Path, threads: ThreadPoolExecutor) -> None:
     async def test() -> None:
-        for seconds, most in ((0.001, round(QUEUE_SECONDS / 0.001)), (1.0, 32)):
+        for seconds, most in ((0.001, round(QUEUE_SECONDS / 0.001)), (1.0, FEWEST_QUEUED)):
             served = serve(bundle, threads, plan=Plan(seconds_per_image=seconds))
             assert served.max_queue == most
             served.retire()
