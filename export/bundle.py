@@ -4,8 +4,9 @@
         --images photos/ --output model.onnx
 
 The same export and the same gate as after a training here: Keras's own `predict` on the images
-given is the reference, and the bundle gets its name only when onnxruntime and the batch command
-answer alike. Where the images lie in folders named after the labels, the accuracy is measured too.
+given is the reference, and the bundle gets its name only when onnxruntime, the batch command and
+the server answer alike. Where the images lie in folders named after the labels, the accuracy is
+measured too.
 """
 
 import hashlib
@@ -76,8 +77,9 @@ def bundle(
     """
     import_tensorflow()
     from export.diagnose import first_unfaithful_layer
+    from export.examples import Examples
     from export.foreign_keras import adopt
-    from export.proof import Examples, check_bundle, release
+    from export.proof import BUNDLE_PATHS, check_bundle, release
     from export.serving_function import ExportError
     from export.to_onnx import creation_time, export_onnx, tool_versions
     from serve.bundle import BundleDocument
@@ -102,7 +104,7 @@ def bundle(
     expected = {"class_names": given.class_names, "image": adopted.spec, "mean": mean, "std": std}
     with (
         tempfile.TemporaryDirectory() as folder,
-        tqdm(total=3, desc="bundle", unit=" steps", disable=None) as bar,
+        tqdm(total=1 + len(BUNDLE_PATHS), desc="bundle", unit=" steps", disable=None) as bar,
     ):
 
         def progress(step: str) -> None:

@@ -1,11 +1,11 @@
-"""Prove that SavedModel, ONNX bundle and batch command answer as Keras does.
+"""Prove that SavedModel, ONNX bundle, batch command and server answer as Keras does.
 
     python -m export.verify runs/digits
 
 The reference is Keras's `predict` on the test split. Every path is run for real: the SavedModel in
-TensorFlow, the bundle in onnxruntime, and the batch command as a process of its own that reads the
-encoded test files. The int8 bundle, where there is one, is held to the accuracy. The result is
-parity.json; a failed proof takes the bundle out of service.
+TensorFlow, the bundle in onnxruntime, and the batch command and the server as processes of their
+own that read the encoded test files. The int8 bundle, where there is one, is held to the accuracy.
+The result is parity.json; a failed proof takes the bundle out of service.
 """
 
 import hashlib
@@ -102,7 +102,8 @@ def prove(
     """
     # TensorFlow takes seconds to import: not needed for --help or for a missing file.
     import_tensorflow()
-    from export.proof import Examples, check_bundle, check_runs, predict_runs
+    from export.examples import Examples
+    from export.proof import BUNDLE_PATHS, check_bundle, check_runs, predict_runs
     from export.saved_model import SavedModel
     from export.serving_function import load_model, predict_logits, probabilities_of
 
@@ -128,7 +129,9 @@ def prove(
         # Its own test figures are what this proof finds.
         fields = {name: value for name, value in expected.items() if name != "metrics"}
         bundles.append(("int8 ", int8, {**fields, "precision": "int8"}, MAX_DROP))
-    with tqdm(total=1 + 2 * len(bundles), desc="verify", unit=" paths", disable=None) as bar:
+    with tqdm(
+        total=1 + len(BUNDLE_PATHS) * len(bundles), desc="verify", unit=" paths", disable=None
+    ) as bar:
 
         def progress(path: str) -> None:
             bar.set_postfix_str(path)

@@ -93,7 +93,7 @@ def test_ranges_and_endings(
     assert document.class_names == LABELS
     assert document.image.shape == (SIDE, SIDE, 3)
     assert document.metrics == {"examples": 27, "accuracy": 1.0}
-    assert set(document.parity) == {"onnx", "batch"}
+    assert set(document.parity) == {"onnx", "batch", "server"}
     for name in LABELS:
         image = read_image(photos / name / "0.png", document.image)
         probabilities = classifier.predict(image[None])[0]

@@ -1,7 +1,8 @@
 """Mutation test of the gate: one fault in the bundle or in the reader, and the proof must fail.
 
-Bundles are sealed again after each change, so that the digest does not give it away. Reader faults
-are put into a copy of the package `serve`, which the batch command of the proof then runs.
+Bundles are sealed again after each change, so that the digest does not give it away. Faults of the
+reader and the server are put into a copy of the package `serve`, which the batch command and the
+server of the proof then run.
 """
 
 import json
@@ -32,8 +33,9 @@ PER_SPLIT = {"train": 3, "val": 1, "test": 1}
 BACKGROUND = 60
 ORIENTATION = 0x0112
 
-ANSWERS = {"onnx", "batch"}
-ALL_OF_THE_BUNDLE = {"onnx", "batch", "document"}
+ANSWERS = {"onnx", "batch", "server"}
+ALL_OF_THE_BUNDLE = {*ANSWERS, "document"}
+FILES = {"batch", "server"}
 
 
 # Photos of every kind that a reader can get wrong.
@@ -136,8 +138,8 @@ class Workshop:
     def bundle(self) -> Path:
         return self.run / "model.onnx"
 
-    def use_reader(self, file: str, old: str, new: str) -> None:
-        """Let the batch command of the proof run a copy of `serve` with one text replaced."""
+    def use_copy(self, file: str, old: str, new: str) -> None:
+        """Let the commands of the proof run a copy of `serve` with one text replaced."""
         copy = self.run.parent / "package" / "serve"
         shutil.copytree(SERVE, copy, ignore=shutil.ignore_patterns("__pycache__"))
         text = (copy / file).read_text("utf-8")
@@ -187,18 +189,18 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Reader:
-    """A change of the program that reads images and writes answers."""
+class Program:
+    """A change of the programs that read images and write answers."""
 
+    paths: set[str]
     file: str
     old: str
     new: str
     run: str = "color"
     quick: bool = False
-    paths: set[str] = frozenset({"batch"})  # type: ignore[assignment]
 
     def put_in(self, workshop: Workshop) -> None:
-        workshop.use_reader(self.file, self.old, self.new)
+        workshop.use_copy(self.file, self.old, self.new)
 
 
 @dataclass(frozen=True)
@@ -459,114 +461,222 @@ FAULTS: dict[str, Fault] = {
     "operators too new": Graph({"graph"}, newer_opset),
     "file format too new": Graph({"graph"}, newer_format),
     # In the document.
-    "class names swapped": Document({"batch", "document"}, swapped_names, quick=True),
-    "class renamed": Document({"batch", "document"}, renamed_class),
+    "class names swapped": Document({*FILES, "document"}, swapped_names, quick=True),
+    "class renamed": Document({*FILES, "document"}, renamed_class),
     "temperature in the document": Document({"document"}, field("temperature", 1.0)),
     "mean in the document": Document({"document"}, field("mean", [0.5, 0.5, 0.5])),
     "std in the document": Document({"document"}, field("std", [0.5, 0.5, 0.5])),
     "precision in the document": Document({"document"}, field("precision", "int8")),
     "dataset fingerprint": Document({"document"}, field("dataset_fingerprint", "0" * 64)),
-    "resample": Document({"batch", "document"}, {"resample": "nearest"}, quick=True),
-    "resize policy": Document({"batch", "document"}, {"resize": "stretch"}),
-    "padding": Document({"batch", "document"}, {"resize": "pad"}),
-    "background": Document({"batch", "document"}, {"background": 0}),
-    "scaled decoding": Document({"batch", "document"}, {"scaled_decode": False}),
-    "pixel limit": Document({"batch", "document"}, {"max_pixels": 50_000}),
+    "resample": Document({*FILES, "document"}, {"resample": "nearest"}, quick=True),
+    "resize policy": Document({*FILES, "document"}, {"resize": "stretch"}),
+    "padding": Document({*FILES, "document"}, {"resize": "pad"}),
+    "background": Document({*FILES, "document"}, {"background": 0}),
+    "scaled decoding": Document({*FILES, "document"}, {"scaled_decode": False}),
+    "pixel limit": Document({*FILES, "document"}, {"max_pixels": 50_000}),
     "larger images": Document(ALL_OF_THE_BUNDLE, {"height": 32, "width": 24}),
     "height and width exchanged": Document(ALL_OF_THE_BUNDLE, turned_size),
     "one channel": Document(ALL_OF_THE_BUNDLE, one_channel),
     # In the SavedModel.
     "temperature of the SavedModel": Saved({"saved_model"}, 1.0, quick=True),
     # In the reader.
-    "reader: filter": Reader(
+    "reader: filter": Program(
+        FILES,
         "images.py",
         "RESAMPLINGS[spec.resample]",
         "Image.Resampling.BICUBIC",
         quick=True,
     ),
-    "reader: crop not centred": Reader(
+    "reader: crop not centred": Program(
+        FILES,
         "images.py",
         "image.resize(size, method, (left, top, right, bottom))",
         "ImageOps.fit(image, size, method, centering=(0, 0))",
     ),
-    "reader: aspect ratio ignored": Reader(
+    "reader: aspect ratio ignored": Program(
+        FILES,
         "images.py",
         "image.resize(size, method, (left, top, right, bottom))",
         "image.resize(size, method)",
     ),
-    "reader: orientation ignored": Reader(
-        "images.py", "ImageOps.exif_transpose(image, in_place=True)", "pass", quick=True
+    "reader: orientation ignored": Program(
+        FILES, "images.py", "ImageOps.exif_transpose(image, in_place=True)", "pass", quick=True
     ),
-    "reader: BGR": Reader("images.py", BACK, f"{BACK}[..., ::-1]"),
-    "reader: pixels shifted by one": Reader(
-        "images.py", BACK, f"return np.roll({PIXELS}, 1, axis=1)"
+    "reader: BGR": Program(FILES, "images.py", BACK, f"{BACK}[..., ::-1]"),
+    "reader: pixels shifted by one": Program(
+        FILES, "images.py", BACK, f"return np.roll({PIXELS}, 1, axis=1)"
     ),
-    "reader: mirrored": Reader("images.py", BACK, f"return {PIXELS}[:, ::-1]"),
-    "reader: grey by the mean": Reader(
+    "reader: mirrored": Program(FILES, "images.py", BACK, f"return {PIXELS}[:, ::-1]"),
+    "reader: grey by the mean": Program(
+        FILES,
         "images.py",
         'return image.convert("L" if spec.channels == 1 else "RGB")',
         GREY_BY_MEAN,
         run="grey",
     ),
-    "reader: transparent is black": Reader(
-        "images.py", "ground = (spec.background,) * 3 + (255,)", "ground = (0, 0, 0, 255)"
+    "reader: transparent is black": Program(
+        FILES, "images.py", "ground = (spec.background,) * 3 + (255,)", "ground = (0, 0, 0, 255)"
     ),
-    "reader: transparency ignored": Reader(
-        "images.py", "if image.has_transparency_data:", "if False:"
+    "reader: transparency ignored": Program(
+        FILES, "images.py", "if image.has_transparency_data:", "if False:"
     ),
-    "reader: 16 bits clipped": Reader("images.py", "(wide >> 8)", "wide.clip(0, 255)"),
-    "reader: decoded too small": Reader(
-        "images.py", "SCALED_DECODE_MARGIN = 2", "SCALED_DECODE_MARGIN = 1"
+    "reader: 16 bits clipped": Program(FILES, "images.py", "(wide >> 8)", "wide.clip(0, 255)"),
+    "reader: decoded too small": Program(
+        FILES, "images.py", "SCALED_DECODE_MARGIN = 2", "SCALED_DECODE_MARGIN = 1"
     ),
-    "reader: not decoded at a smaller scale": Reader(
-        "images.py", "return spec.scaled_decode and", "return False and"
+    "reader: not decoded at a smaller scale": Program(
+        FILES, "images.py", "return spec.scaled_decode and", "return False and"
     ),
-    "reader: png refused": Reader("images.py", '("JPEG", "PNG", ', '("JPEG", '),
-    "reader: the bundle's spec ignored": Reader(
+    "reader: png refused": Program(FILES, "images.py", '("JPEG", "PNG", ', '("JPEG", '),
+    "reader: the bundle's spec ignored": Program(
+        {"batch"},
         "batch.py",
         "[start : start + share], classifier.document.image)",
         "[start : start + share], ImageSpec(*classifier.document.image.shape))",
     ),
-    "reader: pixels inverted": Reader("classifier.py", "{INPUT: images}", "{INPUT: 255 - images}"),
-    "reader: neighbours exchanged": Reader(
+    "reader: pixels inverted": Program(
+        FILES, "classifier.py", "{INPUT: images}", "{INPUT: 255 - images}"
+    ),
+    "reader: neighbours exchanged": Program(
+        {"batch"},
         "batch.py",
         PREDICT,
         f"{PREDICT}[[min(i ^ 1, len(images) - 1) for i in range(len(images))]]",
         quick=True,
     ),
-    "reader: last batch dropped": Reader(
+    "reader: last batch dropped": Program(
+        {"batch"},
         "batch.py",
         "while batch := ahead.popleft():",
         "while (batch := ahead.popleft()) and ahead[0]:",
     ),
-    "reader: columns rotated": Reader(
+    "reader: columns rotated": Program(
+        {"batch"},
         "rows.py",
         f"row += [_digits(value) {COLUMNS}",
         "row += [_digits(value) for value in np.roll(prediction.probabilities, 1)]",
     ),
-    "reader: three digits": Reader(
+    "reader: three digits": Program(
+        {"batch"},
         "rows.py",
         "np.format_float_positional(value, unique=True",
         "np.format_float_positional(round(float(value), 3), unique=True",
     ),
     "threshold": Document(
-        {"document"}, lambda document: document["rejection"].update(threshold=0.01)
+        {"server", "document"}, lambda document: document["rejection"].update(threshold=0.01)
     ),
     "metrics": Document({"document"}, lambda document: document["metrics"].update(accuracy=1.0)),
-    "reader: paths exchanged": Reader(
+    "reader: paths exchanged": Program(
+        {"batch"},
         "batch.py",
         "yield Prediction(path, next(answers))",
         "yield Prediction(results[-1][0], next(answers))",
     ),
-    "reader: second best label": Reader(
+    "reader: second best label": Program(
+        {"batch"},
         "rows.py",
         'kind="stable")[:count]',
         'kind="stable")[1 : count + 1]',
     ),
-    "reader: unreadable files labelled": Reader(
+    "reader: unreadable files labelled": Program(
+        {"batch"},
         "batch.py",
         "        return error\n",
         "        return np.zeros(spec.shape, np.uint8)\n",
+    ),
+    # In the server.
+    "server: another filter": Program(
+        {"server"},
+        "http/served.py",
+        "read_image(image, self._spec)",
+        'read_image(image, dataclasses.replace(self._spec, resample="nearest"))',
+    ),
+    "server: answers of a batch exchanged": Program(
+        {"server"},
+        "http/batcher.py",
+        "together[end - part.stop",
+        "together[::-1][end - part.stop",
+        quick=True,
+    ),
+    "server: files of a request exchanged": Program(
+        {"server"}, "http/v2.py", "return np.stack(found)", "return np.stack(found[::-1])"
+    ),
+    "server: logarithms for probabilities": Program(
+        {"server"},
+        "http/protocol.py",
+        "data = probabilities.ravel()",
+        "data = np.log(probabilities).ravel()",
+    ),
+    "server: columns reversed": Program(
+        {"server"},
+        "http/protocol.py",
+        "data = probabilities.ravel()",
+        "data = probabilities[:, ::-1].ravel()",
+    ),
+    "server: three digits as JSON": Program(
+        {"server"}, "http/protocol.py", '["data"] = data', '["data"] = data.round(3)'
+    ),
+    "server: three digits of a label": Program(
+        {"server"},
+        "http/predict.py",
+        "float(str(probabilities[index]))",
+        "round(float(probabilities[index]), 3)",
+    ),
+    "server: names in another order": Program(
+        {"server"},
+        "http/predict.py",
+        "names, rejection = served.document.class_names,",
+        "names, rejection = served.document.class_names[::-1],",
+    ),
+    "server: worst label first": Program(
+        {"server"}, "http/predict.py", 'kind="stable")[:top]', 'kind="stable")[:top][::-1]'
+    ),
+    "server: second best label": Program(
+        {"server"}, "http/predict.py", "**ranked[0],", "**ranked[1],"
+    ),
+    "server: a label left out": Program(
+        {"server"}, "http/predict.py", 'kind="stable")[:top]', 'kind="stable")[: top - 1]'
+    ),
+    "server: never uncertain": Program(
+        {"server"}, "http/predict.py", "bool(rejection and", "bool(False and"
+    ),
+    "server: some fail": Program(
+        {"server"},
+        "http/predict.py",
+        "names, rejection =",
+        "assert probabilities.argmax() != 1; names, rejection =",
+        quick=True,
+    ),
+    "server: unreadable files labelled": Program(
+        {"server"},
+        "http/served.py",
+        "            return error\n",
+        "            return np.zeros(self._spec.shape, np.uint8)\n",
+    ),
+    "server: unreadable files are its own fault": Program(
+        {"server"}, "http/predict.py", "raise HttpError(422, str(found[0]))", "raise found[0]"
+    ),
+    "server: a neighbour pays for an unreadable file": Program(
+        {"server"},
+        "http/served.py",
+        "            return error\n",
+        "            self._spec = None; return error\n",
+    ),
+    "server: dies": Program(
+        {"server"},
+        "http/predict.py",
+        "names, images = _images(",
+        '__import__("os").kill(__import__("os").getpid(), 9); names, images = _images(',
+        quick=True,
+    ),
+    "server: never starts": Program(
+        {"server"},
+        "http/server.py",
+        "    stop = asyncio.Event()\n",
+        "    raise OSError\n",
+    ),
+    "server: does not end well": Program(
+        {"server"}, "http/server.py", "return 1 if cut_off else 0", "return 3"
     ),
 }
 
@@ -599,7 +709,7 @@ def workshop(
 def failed(run: Path) -> set[str]:
     document = json.loads((run / "parity.json").read_bytes())
     checks = document["checks"]
-    assert set(checks) == {"saved_model", "onnx", "batch", "graph", "document"}
+    assert set(checks) == {"saved_model", "onnx", "batch", "server", "graph", "document"}
     for check in checks.values():
         assert bool(check["reason"]) != check["passed"]
     return {name for name, check in checks.items() if not check["passed"]}
@@ -607,7 +717,7 @@ def failed(run: Path) -> set[str]:
 
 def test_there_are_twenty_faults_at_least() -> None:
     assert len(FAULTS) >= 20
-    assert sum(isinstance(fault, Reader) for fault in FAULTS.values()) >= 10
+    assert sum(isinstance(fault, Program) for fault in FAULTS.values()) >= 10
     assert sum(isinstance(fault, Graph) for fault in FAULTS.values()) >= 10
     assert sum(fault.quick for fault in FAULTS.values()) >= 8
 
@@ -618,7 +728,7 @@ def test_without_a_fault_the_proof_passes(name: str, workshop: Callable[[str], W
     tools = workshop(name)
     tools.edit_graph(tools.bundle, lambda model: None)
     tools.edit_document(tools.bundle, lambda document: None)
-    tools.use_reader("rows.py", 'UNCERTAIN = "uncertain"', 'UNCERTAIN = "uncertain"  # as it was')
+    tools.use_copy("rows.py", 'UNCERTAIN = "uncertain"', 'UNCERTAIN = "uncertain"  # as it was')
     assert main([str(tools.run)]) == 0
     assert failed(tools.run) == set()
     assert tools.bundle.is_file()
@@ -639,7 +749,7 @@ def test_every_single_fault_is_caught(fault: Fault, workshop: Callable[[str], Wo
 @pytest.mark.slow
 def test_the_copy_of_the_reader_is_what_runs(workshop: Callable[[str], Workshop]) -> None:
     tools = workshop("color")
-    tools.use_reader("batch.py", 'BUNDLE = "bundle"', 'raise SystemExit("copied")')
+    tools.use_copy("batch.py", 'BUNDLE = "bundle"', 'raise SystemExit("copied")')
     with pytest.raises(ParityError, match="batch: the batch command failed: copied"):
         main([str(tools.run)])
     assert failed(tools.run) == {"batch"}

@@ -90,8 +90,8 @@ def test_a_finished_run_proves_again(run: Path, capsys: pytest.CaptureFixture[st
     before = (run / "model.onnx").read_bytes()
     assert main([str(run)]) == 0
     checks = checks_after(run)
-    assert set(checks) == {"saved_model", "onnx", "batch", "graph", "document"}
-    for name in ("saved_model", "onnx", "batch"):
+    assert set(checks) == {"saved_model", "onnx", "batch", "server", "graph", "document"}
+    for name in ("saved_model", "onnx", "batch", "server"):
         assert checks[name]["examples"] == 359
         assert checks[name]["max_difference"] <= 1e-4
         assert checks[name]["run_difference"] <= 1e-4
@@ -111,7 +111,7 @@ def test_both_bundles_are_proven(int8: Path, capsys: pytest.CaptureFixture[str])
     assert main([str(int8), *FEW]) == 0
     result = parity(int8)
     assert result["int8"]["passed"]
-    assert set(result["int8"]["checks"]) == {"onnx", "batch", "graph", "document"}
+    assert set(result["int8"]["checks"]) == {"onnx", "batch", "server", "graph", "document"}
     assert not names_of_failed(result["int8"]["checks"])
     assert result["int8"]["checks"]["onnx"]["max_difference"] > 1e-4, "that is no int8"
     assert {name: (int8 / name).read_bytes() for name in before} == before
@@ -126,6 +126,8 @@ def test_the_worst_example_is_a_row_of_the_data_set(run: Path) -> None:
         "saved_model": batches,
         "onnx": batches | {"one thread", f"{CALLERS} callers at once"},
         "batch": batches | {"one thread"},
+        "server": {f"pixels, batches of {size}" for size in BATCH_SIZES}
+        | {"pixels as JSON", "files, batches of 7", "files one by one"},
     }
     for path, names in runs.items():
         check = checks_after(run)[path]
@@ -139,7 +141,7 @@ def test_swapped_labels_are_caught(run: Path, edit_document: EditDocument) -> No
         names[3], names[5] = names[5], names[3]
 
     edit_document(run / "model.onnx", swap)
-    assert failed(run) == {"document", "batch"}
+    assert failed(run) == {"document", "batch", "server"}
 
 
 def test_a_change_that_was_not_sealed_is_caught_before_anything_is_run(run: Path) -> None:
@@ -147,22 +149,22 @@ def test_a_change_that_was_not_sealed_is_caught_before_anything_is_run(run: Path
     kernel = first_large_constant(onnx.load_model_from_string(bytes(content))).raw_data
     content[bytes(content).index(kernel) + 50] ^= 1
     (run / "model.onnx").write_bytes(content)
-    assert failed(run) == {"onnx", "batch", "document"}
-    for name in ("onnx", "batch", "document"):
+    assert failed(run) == {"onnx", "batch", "server", "document"}
+    for name in ("onnx", "batch", "server", "document"):
         assert "does not match the digest" in checks_after(run)[name]["reason"]
 
 
 def test_a_damaged_bundle_is_caught(run: Path) -> None:
     content = (run / "model.onnx").read_bytes()
     (run / "model.onnx").write_bytes(content[: len(content) // 2])
-    assert failed(run) == {"onnx", "batch", "graph", "document"}
+    assert failed(run) == {"onnx", "batch", "server", "graph", "document"}
     assert "cut off" in checks_after(run)["onnx"]["reason"]
 
 
 def test_a_bundle_without_a_document_is_caught(run: Path) -> None:
     content = (run / "model.onnx").read_bytes()
     (run / "model.onnx").write_bytes(without_entry(content, METADATA_KEY))
-    assert failed(run) == {"onnx", "batch", "document"}
+    assert failed(run) == {"onnx", "batch", "server", "document"}
     assert "no bundle" in checks_after(run)["document"]["reason"]
 
 
@@ -182,9 +184,11 @@ def test_a_graph_that_fails_while_it_runs_is_caught(run: Path, edit_graph: EditG
         del model.graph.value_info[:]
 
     edit_graph(run / "model.onnx", reshape)
-    assert failed(run) >= {"onnx", "batch"}
+    assert failed(run) >= {"onnx", "batch", "server"}
     assert "onnxruntime cannot run it" in checks_after(run)["onnx"]["reason"]
     assert "onnxruntime cannot run it" in checks_after(run)["batch"]["reason"]
+    assert "did not start: error: " in checks_after(run)["server"]["reason"]
+    assert "onnxruntime cannot run it" in checks_after(run)["server"]["reason"]
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated"])
@@ -218,8 +222,10 @@ def test_a_reader_that_refuses_a_test_file_is_caught(
     run: Path, edit_document: EditDocument
 ) -> None:
     edit_document(run / "model.onnx", lambda document: document["image"].update(max_pixels=63))
-    assert failed(run) == {"document", "batch"}
+    assert failed(run) == {"document", "batch", "server"}
     assert "cannot be read: image of 8x8 = 64 pixels" in checks_after(run)["batch"]["reason"]
+    assert "answered 422: {" in checks_after(run)["server"]["reason"]
+    assert "image of 8x8 = 64 pixels" in checks_after(run)["server"]["reason"]
 
 
 def test_a_failed_proof_takes_the_bundle_out_of_service(
@@ -250,7 +256,7 @@ def test_a_tampered_int8_file_loses_its_name_and_the_float_bundle_stays(
     result = parity(int8)
     assert result["passed"]
     assert not result["int8"]["passed"]
-    assert names_of_failed(result["int8"]["checks"]) == {"onnx", "batch"}
+    assert names_of_failed(result["int8"]["checks"]) == {"onnx", "batch", "server"}
     assert (int8 / "model.onnx").read_bytes() == before
     assert not (int8 / "model.int8.onnx").exists()
     withdrawn = (int8 / "model.int8.unverified.onnx").read_bytes()
@@ -262,7 +268,7 @@ def test_a_tampered_int8_file_loses_its_name_and_the_float_bundle_stays(
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda document: document["class_names"].reverse(), {"batch", "document"}),
+        (lambda document: document["class_names"].reverse(), {"batch", "server", "document"}),
         (lambda document: document.update(precision="float32"), {"document"}),
         (lambda document: document.update(temperature=9.0), {"document"}),
     ],
@@ -311,14 +317,14 @@ def test_int8_probabilities_that_mean_nothing_are_caught(
     edit_graph(int8 / "model.int8.onnx", fault)
     with pytest.raises(ParityError):
         main([str(int8), *FEW])
-    assert names_of_failed(parity(int8)["int8"]["checks"]) == {"onnx", "batch"}
+    assert names_of_failed(parity(int8)["int8"]["checks"]) == {"onnx", "batch", "server"}
 
 
 def test_int8_in_place_of_the_float_bundle_is_caught(int8: Path) -> None:
     shutil.copy(int8 / "model.int8.onnx", int8 / "model.onnx")
     with pytest.raises(ParityError):
         main([str(int8), *FEW])
-    assert names_of_failed(checks_after(int8)) == {"onnx", "batch", "document"}
+    assert names_of_failed(checks_after(int8)) == {"onnx", "batch", "server", "document"}
     assert parity(int8)["int8"]["passed"]
     assert not (int8 / "model.onnx").exists()
     assert (int8 / "model.int8.onnx").is_file()
@@ -355,7 +361,7 @@ def test_a_released_file_is_the_proven_one_with_its_figures(name: str, int8_run:
     assert before.parity == {}
     result = parity(int8_run)
     checks = result["checks"] if name == "model" else result["int8"]["checks"]
-    shown = {"onnx", "batch"} | ({"saved_model"} if name == "model" else set())
+    shown = {"onnx", "batch", "server"} | ({"saved_model"} if name == "model" else set())
     assert after.parity == headline(checks)
     assert set(after.parity) == shown
     for path in shown:
@@ -392,7 +398,7 @@ def test_the_temperature_is_part_of_the_reference(run: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_bytes())
     metrics["calibration"]["temperature"] *= 2
     (run / "metrics.json").write_text(json.dumps(metrics))
-    assert failed(run) == {"saved_model", "onnx", "batch", "document"}
+    assert failed(run) == {"saved_model", "onnx", "batch", "server", "document"}
     assert "differs from the run in temperature" in checks_after(run)["document"]["reason"]
 
 
@@ -462,5 +468,5 @@ def test_what_belongs_to_another_run_is_a_failed_check(
         shutil.copytree(resized_original / what, run / what)
     else:
         shutil.copy(resized_original / what, run / what)
-    names = {"saved_model"} if what == "saved_model" else {"onnx", "batch", "document"}
+    names = {"saved_model"} if what == "saved_model" else {"onnx", "batch", "server", "document"}
     assert failed(run) == names

@@ -72,7 +72,7 @@ def test_the_page_is_complete(
     assert page.locator("table.matrix td").count() == 100
     total = sum(int(text) for text in page.locator("table.matrix td").all_inner_texts())
     assert total == 359
-    for name in ("saved_model", "document", "graph", "onnx", "batch"):
+    for name in ("saved_model", "document", "graph", "onnx", "batch", "server"):
         assert page.locator("td", has_text=name).first.is_visible()
     pictures = page.locator("figure img")
     assert pictures.count() > 0

@@ -1,0 +1,42 @@
+"""What every path of a proof is run on."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serve.command import LockstepError
+
+
+class PathError(LockstepError):
+    """A path that gives no complete answer."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a proof is made on.
+
+    Attributes:
+        images: uint8 `[all, height, width, channels]`, typically memory-mapped.
+        rows: int64 `[examples]`, the images that are proven.
+        labels: int64 `[examples]`, or None where they are not known.
+        files: the encoded file of each example.
+        reference: float32 `[examples, classes]`, Keras's probabilities.
+        class_names: label of each column.
+        threshold: probability below which an answer is uncertain, if there is one.
+    """
+
+    images: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64] | None
+    files: Sequence[Path]
+    reference: NDArray[np.float32]
+    class_names: Sequence[str]
+    threshold: float | None = None
+
+    def batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
+        """The images in order, `size` at a time."""
+        for start in range(0, len(self.rows), size):
+            yield self.images[self.rows[start : start + size]]
