@@ -328,15 +328,16 @@ class Connection(asyncio.Protocol):
         """Take input until a request is complete; what is left waits until that is answered."""
         if self._reading is _Reading.NOTHING:
             self._expect_by(_Reading.HEAD, self._limits.head_timeout)
-        while data and not self._queue and self._reading is not _Reading.IGNORED:
+        taken = 0
+        while taken < len(data) and not self._queue and self._reading is not _Reading.IGNORED:
             left = self._length - self._size if self._reading is _Reading.BODY else 0
-            size = max(left, PIECE)
-            piece, data = data[:size], data[size:]
+            piece = data[taken : taken + max(left, PIECE)]
+            taken += len(piece)
             self._unfinished += len(piece)
             try:
                 self._parser.feed_data(piece)
             except httptools.HttpParserUpgrade as wish:
-                data = piece[wish.args[0] :] + data
+                taken += wish.args[0] - len(piece)
                 self._decline_upgrade()
             except httptools.HttpParserCallbackError as error:
                 _log.error("a request failed", exc_info=error.__context__)
@@ -345,8 +346,8 @@ class Connection(asyncio.Protocol):
                 self._refuse(HttpError(400, f"malformed HTTP request: {error}"))
             if self._unfinished > self._limits.max_head:
                 self._refuse(self._head_error())
-        if data and self._reading is not _Reading.IGNORED:
-            self._keep(data)
+        if taken < len(data) and self._reading is not _Reading.IGNORED:
+            self._keep(data[taken:])
 
     def _decline_upgrade(self) -> None:
         """Go on as if no other protocol had been asked for, as Java's client does each time.
@@ -374,6 +375,8 @@ class Connection(asyncio.Protocol):
     def _go_on(self) -> None:
         """Answer what is complete and take what was put aside, until something must be awaited."""
         while not (self._task or self._stalled_until or self._closing):
+            if self._transport.is_closing():
+                return  # a task that begins now would be cancelled before it could let go
             if self._queue:
                 request, response, keep_alive = self._queue.popleft()
                 if response:
