@@ -2,8 +2,10 @@
 
 import logging
 import os
+import queue
 import select
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 
@@ -14,6 +16,12 @@ from serve.http.messages import Request, Response
 
 FLUSH_AFTER = 2**16
 """Bytes that are written at once; the rest is written a few times a second."""
+
+MOST_WAITING = 16
+"""Blocks that may wait to be written; a reader that stalls costs lines, and stops nothing."""
+
+LAST_SECONDS = 2.0
+"""Time for the last lines to be written, in the end."""
 
 LONGEST_TEXT = 1000
 """Characters of what a client chose: a line must fit into what a pipe takes whole."""
@@ -40,6 +48,9 @@ class AccessLog:
         self._lines: list[bytes] = []
         self._size = 0
         self._fails = False
+        self._waiting: queue.Queue[list[bytes] | None] = queue.Queue(MOST_WAITING)
+        self._writer = threading.Thread(target=self._write, name="access log", daemon=True)
+        self._writer.start()
 
     def add(self, request: Request, response: Response, seconds: float) -> None:
         line = orjson.dumps(
@@ -62,19 +73,37 @@ class AccessLog:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is collected; each line whole, also where several workers write.
-
-        A full disk costs lines, and is said once; it stops nothing.
-        """
+        """Have written what is collected; each line whole, also where several workers write."""
         lines, self._lines, self._size = self._lines, [], 0
+        if not lines:
+            return
         try:
-            for block in _blocks(lines, self._at_once):
-                os.write(self._file, block)
-                self._fails = False
-        except OSError as error:
-            if not self._fails:
-                _log.error("the access log loses lines: %s", one_line(error))
-            self._fails = True
+            self._waiting.put_nowait(lines)
+        except queue.Full:
+            self._lose("nobody reads it")
+
+    def close(self) -> None:
+        """Write the last lines, if somebody takes them."""
+        self.flush()
+        if not self._waiting.full():
+            self._waiting.put_nowait(None)
+            self._writer.join(LAST_SECONDS)
+
+    def _write(self) -> None:
+        """In a thread: a pipe may be full, and a disk slow."""
+        while lines := self._waiting.get():
+            try:
+                for block in _blocks(lines, self._at_once):
+                    os.write(self._file, block)
+                    self._fails = False
+            except OSError as error:
+                self._lose(one_line(error))
+
+    def _lose(self, reason: str) -> None:
+        """Say once that lines are lost."""
+        if not self._fails:
+            _log.error("the access log loses lines: %s", reason)
+        self._fails = True
 
 
 def _blocks(lines: Iterable[bytes], most: int) -> Iterator[bytes]:
@@ -93,7 +122,7 @@ def _details(request: Request) -> dict[str, object]:
     """What is known of a request only once it was understood."""
     details: dict[str, object] = {}
     if request.id:
-        details["id"] = request.id[:200][:LONGEST_TEXT]
+        details["id"] = request.id[:LONGEST_TEXT]
     if request.served:
         details |= {"model": request.served.name, "version": request.served.version}
     if request.images:

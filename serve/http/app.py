@@ -12,8 +12,6 @@ from prometheus_client import Counter, Histogram
 from serve.command import LockstepError, one_line
 from serve.http import metrics
 from serve.http.access_log import AccessLog
-from serve.http.connection import Connections
-from serve.http.limits import Memory
 from serve.http.messages import HttpError, Request, Response, busy
 from serve.http.protocol import ProtocolError
 from serve.http.repository import RepositoryError, UnknownModelError
@@ -36,12 +34,9 @@ _log = logging.getLogger("lockstep")
 class App:
     """Answers requests. See `connection.Application`."""
 
-    def __init__(
-        self, service: Service, gate: Gate, memory: Memory, access_log: AccessLog | None
-    ) -> None:
+    def __init__(self, service: Service, gate: Gate, access_log: AccessLog | None) -> None:
         self._service = service
         self._gate = gate
-        self._memory = memory
         self._access_log = access_log
 
     def admit(self, request: Request) -> None:
@@ -57,6 +52,7 @@ class App:
         route.handler(request.method)
         if not route.is_public:
             self._gate.check_key(request.headers)
+            self._gate.check_host(request.headers)
         if request.method == "POST":
             self._gate.check_origin(request.headers)
             _packing(request)
@@ -64,10 +60,10 @@ class App:
             if self._service.draining:
                 raise busy(503, "the server is shutting down")
             try:
-                served = route.queue(self._service, request)
+                request.served = route.queue(self._service, request)
             except UnknownModelError as error:
                 raise self._error(error) from None
-            served.check_room()
+            request.served.check_room()
 
     async def answer(self, request: Request) -> Response:
         """Answer a request that was admitted."""
@@ -112,13 +108,10 @@ class App:
         if self._access_log:
             self._access_log.add(request, response, seconds)
 
-    def sweep(self, connections: Connections) -> None:
+    async def sweep(self) -> None:
         """What is worth doing a few times a second only."""
-        connections.sweep()
-        metrics.connections.set(len(connections))
-        metrics.held_bytes.set(self._memory.held)
-        for served in self._service.repository.all():
-            served.report()
+        self._service.connections.sweep()
+        self._service.report()
         if self._access_log:
             self._access_log.flush()
 
@@ -129,15 +122,15 @@ class App:
         # Room for the most that it can become is kept until it is clear what it becomes.
         most = self._service.limits.max_body
         room = min(most, DEFLATE_RATIO * len(request.body))
-        self._memory.take(room)
+        self._service.memory.take(room)
         try:
             loop = asyncio.get_running_loop()
             request.body = await loop.run_in_executor(None, unpack, request.body, most)
-            self._memory.give(room - len(request.body))
+            self._service.memory.give(room - len(request.body))
             room = len(request.body)
             return await handler(self._service, request)
         finally:
-            self._memory.give(room)
+            self._service.memory.give(room)
 
     def _error(self, error: LockstepError) -> HttpError:
         if isinstance(error, UnknownModelError):
@@ -186,8 +179,17 @@ def unpack(body: bytes, most: int) -> bytes:
 
 
 def _packed(request: Request, response: Response) -> Response:
-    takes_gzip = "gzip" in request.headers.get("accept-encoding", "").replace("gzip;q=0", "")
-    if takes_gzip and len(response.body) in WORTH_PACKING:
+    size_fits = len(response.body) in WORTH_PACKING
+    if size_fits and _takes_gzip(request.headers.get("accept-encoding", "")):
         response.body = gzip.compress(response.body, 1)
         response.headers += (("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding"))
     return response
+
+
+def _takes_gzip(accept_encoding: str) -> bool:
+    """Whether gzip is among the encodings, and not with the weight 0 (RFC 9110, 12.5.3)."""
+    for entry in accept_encoding.lower().split(","):
+        name, _, weight = entry.replace(" ", "").partition(";")
+        if name == "gzip":
+            return weight.rstrip("0.") != "q="
+    return False

@@ -10,18 +10,17 @@ import asyncio
 import logging
 import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
+
+import uvloop
 
 from serve.command import CommandParser, LockstepError
 from serve.description import add_arguments, description
 from serve.http import limits
 from serve.http.repository import Policy, catalogue, read_policy
-from serve.http.server import Settings, bind, run, tls_context
+from serve.http.server import Settings, bind, is_reachable, run, tls_context
 from serve.http.tuning import Wishes, available_cores
 from serve.http.workers import Supervisor, Worker, is_worker
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 _log = logging.getLogger("lockstep")
 
@@ -53,6 +52,8 @@ def _parser() -> CommandParser:
         help="one key a line; clients send one as Authorization: Bearer KEY")  # fmt: skip
     add("--cors-origin", metavar="ORIGIN", action="append", default=[],
         help="pages that may ask, like https://example.com; * is all (default: none)")  # fmt: skip
+    add("--allowed-host", metavar="NAME", action="append", default=[],
+        help="a name in the header Host that is allowed on loopback besides localhost")  # fmt: skip
     add("--access-log", metavar="FILE", default="off",
         help="a line of JSON for each answer; - for stdout (default: off)")  # fmt: skip
     add("--grace", metavar="SECONDS", type=limits.seconds, default=30.0,
@@ -133,6 +134,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         tls_key=options.tls_key,
         api_keys=options.api_keys,
         origins=options.cors_origin,
+        allowed_hosts=options.allowed_host,
         access_log=options.access_log,
         limits=limits.limits(options),
         description=description(options),
@@ -149,14 +151,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     # A thread that computes hands over to the event loop soon.
     sys.setswitchinterval(0.0005)
-    new_loop = _loop_factory()
     if is_worker():
-        with asyncio.Runner(loop_factory=new_loop) as runner:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(Worker().run(settings))
     catalogue(settings.sources)
     tls_context(settings)
     with bind(settings.host, settings.port) as listener:
-        if settings.host not in LOOPBACK and not (settings.api_keys and settings.tls_cert):
+        if is_reachable(settings.host) and not (settings.api_keys and settings.tls_cert):
             _log.warning(
                 "%s can be reached from outside: think of --api-keys and --tls-cert", settings.host
             )
@@ -164,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
             command = [sys.executable, "-m", "serve.http", *arguments]
             with asyncio.Runner() as runner:
                 return runner.run(_supervise(command, options.workers, settings, listener))
-        with asyncio.Runner(loop_factory=new_loop) as runner:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(
                 run(settings, listener=listener, ready=lambda address, _: _announce(address))
             )
@@ -183,11 +184,3 @@ async def _supervise(
 
 def _announce(address: str) -> None:
     _log.info("ready: %s (page: /, documentation: /docs)", address)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # there is none for Windows
-        return None
-    return uvloop.new_event_loop

@@ -108,8 +108,13 @@ class Connections:
 
     @property
     def busy(self) -> int:
-        """Connections with a request that is under way."""
+        """Connections with a request that is being answered."""
         return sum(connection.is_busy for connection in self._open)
+
+    @property
+    def arriving(self) -> int:
+        """Connections with a request whose body is on its way."""
+        return sum(connection.is_arriving for connection in self._open)
 
     def close_idle(self) -> None:
         for connection in list(self._open):
@@ -161,13 +166,18 @@ class Connection(asyncio.Protocol):
         self._backlog: list[bytes] = []
         self._backlog_size = 0
         self._stalled_until = 0.0
+        self._unsent = 0
         self._closing = False
 
     @property
     def is_busy(self) -> bool:
-        """A request is arriving, waiting or being answered, or its answer is being taken."""
-        arriving = self._reading is _Reading.BODY and not self._refusal
-        return bool(arriving or self._task or self._queue or self._stalled_until)
+        """A request is waiting or being answered, or its answer is being taken."""
+        return bool(self._task or self._queue or self._stalled_until)
+
+    @property
+    def is_arriving(self) -> bool:
+        """The body of a request that was admitted is on its way."""
+        return self._reading is _Reading.BODY and not self._refusal
 
     # What the transport says.
 
@@ -189,7 +199,7 @@ class Connection(asyncio.Protocol):
         self._ignore_input()
         self._memory.give(sum(len(request.body) for request, _, _ in self._queue))
         self._queue.clear()
-        self._stalled_until = 0.0
+        self._taken()
         if self._task:
             self._task.cancel()
 
@@ -209,8 +219,14 @@ class Connection(asyncio.Protocol):
         self._stalled_until = time.perf_counter() + self._limits.write_timeout
 
     def resume_writing(self) -> None:
-        self._stalled_until = 0.0
+        self._taken()
         self._go_on()
+
+    def _taken(self) -> None:
+        """The client has all of its answer, or wants no more of it."""
+        self._stalled_until = 0.0
+        self._memory.give(self._unsent)
+        self._unsent = 0
 
     # What the parser says. A head is only taken while one is expected: not from what follows a
     # refusal, and no trailers, which nobody has judged.
@@ -247,9 +263,12 @@ class Connection(asyncio.Protocol):
         request.method = self._parser.get_method().decode("latin-1")
         self._expect_by(_Reading.BODY, self._limits.body_timeout)
         length = self._length = int(request.headers.get("content-length") or 0)
+        if self._head_size > self._limits.max_head:  # where it ends is not known: close
+            self._refuse(self._head_error())
+            return
         try:
-            if self._head_size > self._limits.max_head:
-                raise self._head_error()
+            if request.headers.get("transfer-encoding", "chunked").lower() != "chunked":
+                raise HttpError(501, "expected no Transfer-Encoding but chunked")
             if length > self._limits.max_body:
                 raise self._body_error()
             self._application.admit(request)
@@ -419,7 +438,7 @@ class Connection(asyncio.Protocol):
             keep_alive = False
         lines = [
             f"HTTP/1.1 {response.status} {_REASONS.get(response.status, '')}",
-            f"content-length: {len(response.body)}",
+            *([] if response.status == 204 else [f"content-length: {len(response.body)}"]),
             *(f"{name}: {value}" for name, value in response.headers),
         ]
         if response.body:
@@ -430,8 +449,20 @@ class Connection(asyncio.Protocol):
         body = b"" if request.method == "HEAD" else response.body
         self._transport.write(head + b"\r\n\r\n" + body)
         self._application.answered(request, response)
+        if self._stalled_until and not self._hold_unsent(len(body)):
+            return
         if not keep_alive:
             self._finish()
+
+    def _hold_unsent(self, size: int) -> bool:
+        """Count an answer that the client does not take at once; false if that is too much."""
+        try:
+            self._memory.take(size)
+        except HttpError:
+            self.abort()
+            return False
+        self._unsent += size
+        return True
 
     def _finish(self) -> None:
         """Close once the client has read its answer, and not while it still sends: that would

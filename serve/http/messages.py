@@ -78,8 +78,11 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The target without its query, still percent-encoded."""
-        return self.target.partition("?")[0]
+        """The target without its query, still percent-encoded; of an absolute one its path."""
+        path = self.target.partition("?")[0]
+        if path[:1] != "/" and path.startswith(("http://", "https://")):
+            return "/" + path.partition("://")[2].partition("/")[2]
+        return path
 
     def query(self, *names: str) -> dict[str, str]:
         """The query's fields.

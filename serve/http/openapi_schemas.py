@@ -58,6 +58,11 @@ def open_record(description: str = "", /, **optional: Schema) -> Schema:
     return typed("object", description, properties=optional)
 
 
+def nullable(schema: Schema) -> Schema:
+    """The same, or null, which some clients write where they have nothing."""
+    return {**schema, "type": [schema["type"], "null"]}
+
+
 def mapping(values: Schema, description: str, /) -> Schema:
     return typed("object", description, additionalProperties=values)
 
@@ -140,7 +145,7 @@ def _infer(limits: Limits) -> dict[str, Schema]:
     return {
         "Pixels": record(
             "Images as the model sees them: uint8, already of its size.",
-            {"parameters": open_record("Passed over.")},
+            {"parameters": nullable(open_record("Passed over."))},
             name={"const": INPUT},
             datatype={"const": "UINT8"},
             shape={
@@ -155,7 +160,7 @@ def _infer(limits: Limits) -> dict[str, Schema]:
         ),
         "EncodedImages": record(
             "Image files of any size, decoded and resized as the model was trained.",
-            {"parameters": open_record("Passed over.")},
+            {"parameters": nullable(open_record("Passed over."))},
             name={"const": INPUT},
             datatype={"const": "BYTES"},
             shape=array(images, "How many.", minItems=1, maxItems=1),
@@ -165,14 +170,16 @@ def _infer(limits: Limits) -> dict[str, Schema]:
             "How the answer should look.",
             {
                 "parameters": {
-                    **open_record(
-                        "Others are passed over; shared memory is refused.",
-                        binary_data=boolean("Send it in binary form, behind the JSON."),
-                        classification=integer(
-                            "Send so many labels, as `probability:index:label`, instead of all "
-                            "probabilities; 0 sends probabilities.",
-                            minimum=0,
-                        ),
+                    **nullable(
+                        open_record(
+                            "Others are passed over; shared memory is refused.",
+                            binary_data=boolean("Send it in binary form, behind the JSON."),
+                            classification=integer(
+                                "Send so many labels, as `probability:index:label`, instead of "
+                                "all probabilities; 0 sends probabilities.",
+                                minimum=0,
+                            ),
+                        )
                     ),
                     "patternProperties": {"^shared_memory": False},
                 }
@@ -182,21 +189,23 @@ def _infer(limits: Limits) -> dict[str, Schema]:
         "InferRequest": record(
             "",
             {
-                "id": text("Comes back in the answer, and stands in the access log."),
-                "parameters": open_record(
-                    "Others are passed over.",
-                    priority=integer(
-                        f"1 goes first, {LOWEST_PRIORITY} last; 0 is {DEFAULT_PRIORITY}.",
-                        minimum=0,
-                        maximum=LOWEST_PRIORITY,
-                    ),
-                    timeout=integer(
-                        "Microseconds until nobody wants the answer any more; 0 is the server's "
-                        "own limit.",
-                        minimum=0,
-                        maximum=2**63 - 1,
-                    ),
-                    binary_data_output=boolean("Send every output in binary form."),
+                "id": nullable(text("Comes back in the answer, and stands in the access log.")),
+                "parameters": nullable(
+                    open_record(
+                        "Others are passed over.",
+                        priority=integer(
+                            f"1 goes first, {LOWEST_PRIORITY} last; 0 is {DEFAULT_PRIORITY}.",
+                            minimum=0,
+                            maximum=LOWEST_PRIORITY,
+                        ),
+                        timeout=integer(
+                            "Microseconds until nobody wants the answer; 0 is the server's "
+                            "own limit.",
+                            minimum=0,
+                            maximum=2**63 - 1,
+                        ),
+                        binary_data_output=boolean("Send every output in binary form."),
+                    )
                 ),
                 "outputs": {
                     **array(ref("RequestedOutput"), "Leave it out for all.", maxItems=1),

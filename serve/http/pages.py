@@ -70,9 +70,11 @@ async def models(service: Service, request: Request) -> Response:
 
 
 async def prometheus(service: Service, request: Request) -> Response:
+    service.report()
     body, content_type = metrics.page()
     return Response(200, body, content_type)
 
 
 async def openapi(service: Service, request: Request) -> Response:
-    return json_response(document(service.limits, service.repository.names))
+    names = service.repository.names if service.is_open else ()
+    return json_response(document(service.limits, names))

@@ -1,7 +1,7 @@
 """`POST /predict`: images as people and scripts have them, labels as they want them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,24 +38,37 @@ async def predict(service: Service, request: Request) -> Response:
         async with service.deadline(timeout):
             found = await served.decode(images, timing)
             pixels = [image for image in found if not isinstance(image, ImageError)]
-            answers = iter(
-                await served.predict(np.stack(pixels), priority, timing) if pixels else ()
-            )
-    results = [
-        {"name": name, "error": str(image)}
-        if isinstance(image, ImageError)
-        else {"name": name, **_result(served, next(answers), top)}
-        for name, image in zip(names, found, strict=True)
-    ]
+            answers = await served.predict(np.stack(pixels), priority, timing) if pixels else ()
     if not pixels and names == [None]:
         raise HttpError(422, str(found[0]))
-    document = {"model": served.name, "version": served.version, "results": results}
-    response = json_response(document, 200 if pixels else 422)
+    response = await service.compute(
+        top * len(pixels), _response, served, names, found, answers, top
+    )
     durations = ", ".join(
         f"{stage};dur={1000 * seconds:.3f}" for stage, seconds in timing.stages().items()
     )
     response.headers = (("Server-Timing", durations),)
     return response
+
+
+def _response(
+    served: Served,
+    names: Sequence[str | None],
+    found: Sequence[NDArray[np.uint8] | ImageError],
+    answers: Iterable[NDArray[np.float32]],
+    top: int,
+) -> Response:
+    """The answers for the images that could be read, and why the others could not."""
+    remaining = iter(answers)
+    results = [
+        {"name": name, "error": str(image)}
+        if isinstance(image, ImageError)
+        else {"name": name, **_result(served, next(remaining), top)}
+        for name, image in zip(names, found, strict=True)
+    ]
+    is_readable = any("label" in result for result in results)
+    document = {"model": served.name, "version": served.version, "results": results}
+    return json_response(document, 200 if is_readable else 422)
 
 
 def _result(served: Served, probabilities: NDArray[np.float32], top: int) -> dict[str, Any]:

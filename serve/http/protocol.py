@@ -18,6 +18,7 @@ import math
 import re
 import struct
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -125,8 +126,8 @@ def read_infer_request(
     document = _object(read_json(body[:length], limits), "the request")
     # The path says which model it is; KServe's client says it here again.
     _only(document, ("id", "model_name", "parameters", "inputs", "outputs"), "the request")
-    parameters = _object(document.get("parameters", {}), "parameters")
-    identity = document.get("id", "")
+    parameters = _parameters(document)
+    identity = "" if document.get("id") is None else document["id"]
     if not isinstance(identity, str):
         raise ProtocolError(f"id: expected text, got {_shown(identity)}")
     return InferRequest(
@@ -250,7 +251,7 @@ def _read_inputs(
         raise ProtocolError(
             f"input {INPUT}: expected 1 to {limits.max_images} images in a request, got {shape[0]}"
         )
-    size = _object(tensor.get("parameters", {}), "parameters").get("binary_data_size")
+    size = _parameters(tensor).get("binary_data_size")
     if (size is None) == ("data" not in tensor):
         raise ProtocolError(f"input {INPUT}: expected either data or binary_data_size")
     left = len(body) - position
@@ -280,15 +281,17 @@ def _read_data(data: Any, datatype: str, shape: tuple[int, ...]) -> NDArray[np.u
         if len(shape) == 2 and all(isinstance(item, list) and len(item) == 1 for item in data):
             data = [text for (text,) in data]
         return [_base64(text) for text in data]
-    try:
-        values = np.asarray(data)
-    except ValueError:  # lists of different lengths
-        raise ProtocolError(f"input {INPUT}: data is nested unevenly") from None
-    if values.size != math.prod(shape) or (values.ndim > 1 and values.shape != shape):
-        raise ProtocolError(f"{expected}, got shape {list(values.shape)}")
-    if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 255:
+    if isinstance(data[0], list):
+        for size in shape[1:]:
+            if any(not isinstance(item, list) or len(item) != size for item in data):
+                raise ProtocolError(f"{expected}, got lists of other lengths")
+            data = list(chain.from_iterable(data))
+    if len(data) != math.prod(shape):
+        raise ProtocolError(f"{expected}, got a list of {len(data)}")
+    # Looked at before numpy sees it, which would give every text the room of the longest.
+    if set(map(type, data)) != {int} or min(data) < 0 or max(data) > 255:
         raise ProtocolError(f"input {INPUT}: expected whole numbers from 0 to 255 as UINT8")
-    return values.astype(np.uint8).reshape(shape)
+    return np.frombuffer(bytes(data), np.uint8).reshape(shape)
 
 
 def _base64(text: object) -> bytes:
@@ -317,7 +320,7 @@ def _read_outputs(
     if names != [OUTPUT]:
         raise ProtocolError(f"expected one output, {OUTPUT!r}, got {_shown(names)}")
     _only(outputs[0], ("name", "parameters"), f"output {OUTPUT}")
-    asked = _object(outputs[0].get("parameters", {}), "parameters")
+    asked = _parameters(outputs[0])
     _check_memory(asked)
     number = asked.get("classification", 0)
     if not _is_integer(number) or number < 0:
@@ -372,6 +375,12 @@ def _shape(value: object) -> tuple[int, ...]:
 
 def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _parameters(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a request or a tensor; some clients write null where they have none."""
+    parameters = document.get("parameters")
+    return {} if parameters is None else _object(parameters, "parameters")
 
 
 def _object(value: object, what: str) -> dict[str, Any]:

@@ -49,6 +49,8 @@ class Route:
         return found
 
 
+LONG_PATH = 200
+
 _MODEL = "/v2/models/{model}"
 _VERSION = "/v2/models/{model}/versions/{version}"
 
@@ -84,13 +86,17 @@ _FIXED = {route.pattern: route for route in ROUTES if "{" not in route.pattern}
 _OPEN = [(route, route.pattern.split("/")) for route in ROUTES if "{" in route.pattern]
 
 
-@lru_cache(1024)
 def find_route(path: str) -> tuple[Route, str, str | None]:
     """The route of a path, and the model and the version in it.
 
     Raises:
         HttpError: 404.
     """
+    # Only short ones are remembered: clients choose them.
+    return _remembered(path) if len(path) < LONG_PATH else _find(path)
+
+
+def _find(path: str) -> tuple[Route, str, str | None]:
     if path in _FIXED:
         return _FIXED[path], "", None
     # Split first: an encoded slash belongs to a name.
@@ -105,3 +111,6 @@ def find_route(path: str) -> tuple[Route, str, str | None]:
             version = unquote(segments[pattern.index("{version}")]) if versioned else None
             return route, model, version
     raise HttpError(404, f"no such path: {path[:200]!r}; GET /docs lists them")
+
+
+_remembered = lru_cache(1024)(_find)

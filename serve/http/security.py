@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from serve.command import LockstepError
 from serve.http.messages import Headers, HttpError
 
 SHORTEST_KEY = 16
+OWN_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
 def read_keys(path: Path) -> list[str]:
@@ -35,9 +37,17 @@ class Gate:
     Args:
         keys: what a client must know; none lets everyone in.
         origins: web pages of other hosts that may ask, as `https://example.com`; "*" is all.
+        hosts: names by which the server may be called besides those of this machine itself; None
+            allows all.
     """
 
-    def __init__(self, keys: Sequence[str] = (), origins: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        keys: Sequence[str] = (),
+        origins: Sequence[str] = (),
+        hosts: Sequence[str] | None = None,
+    ) -> None:
+        self._hosts = None if hosts is None else frozenset((*hosts, *OWN_NAMES))
         self._digests = [_digest(key) for key in keys]
         self._origins = frozenset(origins)
 
@@ -53,6 +63,20 @@ class Gate:
                 401,
                 "expected an API key, as Authorization: Bearer KEY or X-API-Key: KEY",
                 ("WWW-Authenticate", "Bearer"),
+            )
+
+    def check_host(self, headers: Mapping[str, str]) -> None:
+        """Keep a page from giving this machine a name of its own (DNS rebinding), under which a
+        visitor's browser would take the server for the page's.
+
+        Raises:
+            HttpError: 403.
+        """
+        host = headers.get("host", "")
+        name = re.sub(r":\d*$", "", host).lower()
+        if host and self._hosts is not None and name not in self._hosts:
+            raise HttpError(
+                403, f"not called {name!r:.80}; if a proxy calls it so, say --allowed-host"
             )
 
     def check_origin(self, headers: Mapping[str, str]) -> None:

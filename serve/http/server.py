@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import logging
 import resource
@@ -20,7 +21,7 @@ from serve.http.access_log import AccessLog
 from serve.http.app import App
 from serve.http.batcher import Plan
 from serve.http.connection import Connection, Connections
-from serve.http.limits import Limits, Memory
+from serve.http.limits import MIB, Limits, Memory
 from serve.http.repository import Policy, Repository
 from serve.http.security import Gate, read_keys
 from serve.http.served import Opened, Served, open_model
@@ -28,6 +29,8 @@ from serve.http.service import Service
 from serve.http.tuning import Wishes
 
 SWEEP_SECONDS = 0.2
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+M_MMAP_THRESHOLD = -3
 SETTLE_SECONDS = 0.1
 """What was sent before a server stops is read for so long."""
 
@@ -60,6 +63,7 @@ class Settings:
     tls_key: Path | None
     api_keys: Path | None
     origins: Sequence[str]
+    allowed_hosts: Sequence[str]
     access_log: str
     limits: Limits
     description: Description | None
@@ -138,12 +142,17 @@ async def run(
     Returns:
         The exit code: 0, or 1 if requests were cut off when the grace was over.
     """
+    _give_memory_back()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     context = tls_context(settings)
-    gate = Gate(read_keys(settings.api_keys) if settings.api_keys else (), settings.origins)
+    gate = Gate(
+        read_keys(settings.api_keys) if settings.api_keys else (),
+        settings.origins,
+        hosts=None if is_reachable(settings.host) else (settings.host, *settings.allowed_hosts),
+    )
     access_log = AccessLog(settings.access_log) if settings.access_log != "off" else None
     memory = Memory(settings.limits.max_memory)
     repository = _repository(settings, memory, unloaded)
@@ -155,11 +164,20 @@ async def run(
     await starting
 
     async def change_everywhere(action: str, name: str) -> None:
-        await change(repository, action, name)
+        # A client that leaves does not leave a model half opened.
+        await asyncio.shield(change(repository, action, name))
 
-    service = Service(repository, settings.limits, settings.timeout, change_everywhere)
-    app = App(service, gate, memory, access_log)
     connections = Connections(settings.limits, memory, settings.timeout)
+    service = Service(
+        repository,
+        connections,
+        settings.limits,
+        memory,
+        settings.timeout,
+        change_everywhere,
+        is_open=settings.api_keys is None,
+    )
+    app = App(service, gate, access_log)
     _allow_files(settings.limits.max_connections)
     server = await loop.create_server(
         lambda: Connection(app, connections),
@@ -169,7 +187,7 @@ async def run(
         ssl_handshake_timeout=settings.limits.head_timeout if context else None,
     )
     chores = [
-        asyncio.create_task(_every(SWEEP_SECONDS, lambda: _sweep(app, connections))),
+        asyncio.create_task(_every(SWEEP_SECONDS, app.sweep)),
         *([asyncio.create_task(_every(settings.poll, repository.poll))] if settings.poll else []),
     ]
     gc.freeze()  # what is there now stays, and need not be looked through again and again
@@ -179,13 +197,15 @@ async def run(
     await stopped
     for number in set(STOP_SIGNALS) - set(cut_short):
         loop.add_signal_handler(number, lambda: None)
-    cut_off = await _drain(settings, service, connections, stop)
+    cut_off = await _drain(settings, service, stop)
     server.close()
     connections.abort()
     for chore in chores:
         chore.cancel()
     await asyncio.gather(*chores, return_exceptions=True)
-    app.sweep(connections)
+    await app.sweep()
+    if access_log:
+        access_log.close()
     repository.close()
     if cut_off:
         _log.error("%d requests were cut off: --grace is %g s", cut_off, settings.grace)
@@ -212,10 +232,9 @@ def _repository(settings: Settings, memory: Memory, unloaded: Iterable[str]) -> 
     return Repository(settings.sources, settings.policy, open_file, serve, unloaded)
 
 
-async def _drain(
-    settings: Settings, service: Service, connections: Connections, stop: asyncio.Event
-) -> int:
+async def _drain(settings: Settings, service: Service, stop: asyncio.Event) -> int:
     """Finish what was accepted. Returns how many requests were not answered in time."""
+    connections = service.connections
     stop.clear()  # another signal ends it at once
     service.stopping = True
     _log.info("stopping: not ready any more")
@@ -224,7 +243,7 @@ async def _drain(
     service.draining = connections.draining = True
     begun = now = time.monotonic()
     while not stop.is_set() and now < begun + (
-        settings.grace if connections.busy else SETTLE_SECONDS
+        settings.grace if connections.busy or connections.arriving else SETTLE_SECONDS
     ):
         await asyncio.sleep(SETTLE_SECONDS / 5)
         now = time.monotonic()
@@ -234,10 +253,6 @@ async def _drain(
     return cut_off
 
 
-async def _sweep(app: App, connections: Connections) -> None:
-    app.sweep(connections)
-
-
 async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
     while True:
         await asyncio.sleep(seconds)
@@ -245,6 +260,19 @@ async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
             await work()
         except Exception:  # noqa: BLE001 (what fails once is tried again, and not given up)
             _log.exception("a chore failed")
+
+
+def is_reachable(host: str) -> bool:
+    """Whether other machines reach what listens on this address."""
+    return host not in LOOPBACK
+
+
+def _give_memory_back() -> None:
+    """Have glibc return large pieces to the system when they are free. By itself it raises the
+    bound with every one that it meets, and keeps hundreds of MiB after a few large images."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+    if mallopt:
+        mallopt(M_MMAP_THRESHOLD, 8 * MIB)
 
 
 def _allow_files(connections: int) -> None:

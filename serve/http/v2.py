@@ -154,7 +154,10 @@ async def repository_unload(service: Service, request: Request) -> Response:
 
 async def infer(service: Service, request: Request) -> Response:
     served = find(service, request)
-    asked = read_infer_request(
+    is_json = HEADER_LENGTH not in request.headers
+    asked = await service.compute(
+        len(request.body) if is_json else 0,
+        read_infer_request,
         request.body,
         request.headers.get(HEADER_LENGTH),
         served.document.image.shape,
@@ -169,8 +172,14 @@ async def infer(service: Service, request: Request) -> Response:
             if isinstance(pixels, list):
                 pixels = await _decoded(served, pixels, timing)
             probabilities = await served.predict(pixels, asked.priority, timing)
-    body, json_length = write_infer_response(
-        asked, served.name, served.version, served.document.class_names, probabilities
+    body, json_length = await service.compute(
+        probabilities.size,
+        write_infer_response,
+        asked,
+        served.name,
+        served.version,
+        served.document.class_names,
+        probabilities,
     )
     if json_length is None:
         return Response(200, body)

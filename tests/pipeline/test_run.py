@@ -138,6 +138,7 @@ def test_photos_from_a_folder_to_predictions(run: Run, run_module: Run, tmp_path
     assert all(row["label"] in manifest.class_names and not row["error"] for row in rows)
 
 
+@pytest.mark.slow
 def test_arrays_from_an_npz(run: Run, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (40, 10, 10)).astype(np.uint8)
@@ -183,6 +184,7 @@ def test_a_failed_proof_fails_the_run_but_shows_the_report(run_copy: Path) -> No
     assert "proof passed" in directory.report.read_text()
 
 
+@pytest.mark.slow
 def test_a_stated_coverage_reaches_the_batch_command(
     run: Run, run_module: Run, run_copy: Path
 ) -> None:

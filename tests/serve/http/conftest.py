@@ -18,6 +18,9 @@ import serve
 from serve.bundle import BundleDocument, Rejection, seal
 from serve.image_spec import ImageSpec
 
+SHORT = ("--allowed-host", "x")
+"""Lets raw requests be short."""
+
 ROOT = Path(serve.__file__).parents[1]
 WriteBundle = Callable[..., Path]
 
@@ -139,7 +142,7 @@ class Server:
 
     def __init__(self, *arguments: str | Path, wait: bool = True) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "serve.http", *map(str, arguments), "--port", "0"],
+            [sys.executable, "-m", "serve.http", *map(str, arguments), "--port", "0", *SHORT],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

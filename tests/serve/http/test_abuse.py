@@ -893,9 +893,15 @@ RAW_MESSAGES = {
         b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: cow, chunked, identity\r\n\r\n",
         400,
     ),
-    "length of -1": (b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
+    "length of -1": (
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        400,
+    ),
     "a megabyte of header": (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"b" * MIB, 431),
-    "100,000 headers": (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 100_000 + b"\r\n", 431),
+    "100,000 headers": (
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 100_000 + b"\r\n",
+        431,
+    ),
     "a header 60,000 times": (b"GET / HTTP/1.1\r\n" + b"A:\r\n" * 60_000 + b"\r\n", 431),
     "a megabyte of path": (b"GET /" + b"a" * MIB + b" HTTP/1.1\r\n\r\n", 431),
     "no path": (b"GET  HTTP/1.1\r\n\r\n", 400),

@@ -387,7 +387,49 @@ def test_a_large_body_beside_a_wish_to_upgrade_is_refused_as_ever(play: Play) ->
     play(scenario, max_body=1000)
 
 
+def test_a_wish_to_upgrade_in_a_head_that_is_too_large_hides_no_request(play: Play) -> None:
+    """Its length may be among the headers that were not kept."""
+
+    async def scenario(stage: Stage) -> None:
+        client = await stage.connect()
+        hidden = GET % b"/hidden"
+        client.send(b"POST /a HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\n")
+        client.send(b"A: %s\r\nContent-Length: %d\r\n\r\n" % (b"b" * 1200, len(hidden)))
+        client.send(hidden)
+        assert (await client.answer()).status == 431
+        assert await client.ended() == b""
+        assert stage.echo.seen == []
+
+    play(scenario, max_head=1000)
+
+
+def test_other_transfer_encodings_are_not_known(play: Play) -> None:
+    async def scenario(stage: Stage) -> None:
+        client = await stage.connect()
+        client.send(b"POST /a HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n")
+        assert (await client.answer()).status == 501
+
+    play(scenario)
+
+
 # Size
+
+
+def test_answers_that_nobody_takes_are_held_and_bounded(play: Play) -> None:
+    async def scenario(stage: Stage) -> None:
+        loop = asyncio.get_running_loop()
+        silent = []
+        for _ in range(4):
+            raw = socket.create_connection(("127.0.0.1", stage.port))
+            raw.setblocking(False)
+            await loop.sock_sendall(raw, GET % b"/large")
+            silent.append(raw)
+        await stage.until(lambda: stage.memory.held == 2 * LARGE)
+        await stage.until(lambda: len(stage.connections) == 2)  # the others were too much
+        for raw in silent:
+            raw.close()
+
+    play(scenario, max_memory=2 * LARGE + 1000)
 
 
 def test_a_body_that_is_announced_as_too_large_is_not_read(play: Play) -> None:

@@ -343,3 +343,15 @@ def test_a_version_that_goes_leaves_its_counts_and_no_queue(
     wait_until(lambda: Numbers(server)("lockstep_queue_images", version="1") == 0, 10)
     assert Numbers(server)("lockstep_model_requests_total", version="1", outcome="ok") == 1
     assert server.stop() == 0
+
+
+def test_who_is_refused_by_predict_is_counted_for_the_model(slow: Any) -> None:
+    before = Numbers(slow)
+    with ThreadPoolExecutor(2) as pool:
+        filling = pool.submit(infer, slow, np.repeat(GREY, 12, axis=0))
+        wait_until(lambda: Numbers(slow)("lockstep_queue_images") >= 12)
+        assert ask(slow, "POST", "/predict", png())[0] == 429
+        assert filling.result() == 200
+    requests = "lockstep_model_requests_total"
+    after = Numbers(slow)
+    assert after(requests, outcome="refused") - before(requests, outcome="refused") == 1

@@ -467,7 +467,6 @@ def test_the_model_may_be_named_again_as_kserve_does() -> None:
     ("fields", "expected"),
     [
         ({"id": 5}, "id: expected text, got 5"),
-        ({"id": None}, "id: expected text"),
         ({"parameters": []}, "parameters: expected a JSON object"),
         ({"parameters": {"priority": 10}}, "priority: expected 1 (first) to 9"),
         ({"parameters": {"priority": -1}}, "priority"),

@@ -1,5 +1,6 @@
 """Who may ask: API keys, pages of other hosts, and TLS."""
 
+import contextlib
 import http.client
 import json
 import shutil
@@ -415,3 +416,51 @@ def test_unusable_certificates_are_refused_at_start(
         server.stop()
         assert reason in server.lines[-1]
         assert not any("Traceback" in line for line in server.lines)
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        ("localhost:8000", True),
+        ("LOCALHOST", True),
+        ("127.0.0.1:9", True),
+        ("[::1]:8000", True),
+        ("photos.example", True),
+        ("", True),
+        ("evil.example", False),
+        ("evil.example:8000", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1.evil.example:80", False),
+    ],
+)
+def test_a_page_cannot_give_this_machine_a_name(host: str, allowed: bool) -> None:
+    gate = Gate(hosts=["127.0.0.1", "photos.example"])
+    if allowed:
+        gate.check_host({"host": host})
+        return
+    with pytest.raises(HttpError) as caught:
+        gate.check_host({"host": host})
+    assert caught.value.status == 403
+    Gate().check_host({"host": host})  # what others reach has any name
+
+
+def test_names_are_asked_for_on_loopback(start: Callable[..., Any], bundle: Path) -> None:
+    server = start(bundle)
+    for host, status in (("localhost", 200), ("evil.example", 403)):
+        connection = http.client.HTTPConnection(server.address, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("GET", "/v2", headers={"Host": host})
+            assert connection.getresponse().status == status
+
+
+def test_the_description_names_no_model_to_who_has_no_key(
+    start: Callable[..., Any], bundle: Path, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(KEY)
+    for options, named in (([], True), (["--api-keys", keys], False)):
+        server = start(f"secret-name={bundle}", *options)
+        connection = http.client.HTTPConnection(server.address, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("GET", "/openapi.json")
+            assert (b"secret-name" in connection.getresponse().read()) == named

@@ -15,7 +15,7 @@ from serve.bundle import BundleError
 from serve.classifier import Classifier
 from serve.http import tuning
 from serve.http.batcher import Plan
-from serve.http.tuning import Trial, Wishes, available_cores, tune
+from serve.http.tuning import CALL_SECONDS, Trial, Wishes, available_cores, tune
 
 Seconds = Callable[[int, int], float]
 """Of a call, by its threads and its images."""
@@ -116,7 +116,8 @@ def test_the_plan_says_what_was_measured() -> None:
         lambda threads, batch: 0.01, Wishes(cores=2, threads=1, batch=4, max_delay=0.003)
     )
     (trial,) = trials
-    assert plan == Plan(1, 2, 4, 0.003, False, trial.latency / 8)
+    assert plan == Plan(1, 2, 4, 0.003, False, 1 / trial.throughput)
+    assert trial.throughput == 8 / (trial.latency + CALL_SECONDS)
     assert 0.01 <= trial.latency < 0.1
 
 

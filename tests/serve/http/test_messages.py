@@ -1,0 +1,39 @@
+"""What a request says of itself."""
+
+import pytest
+
+from serve.http.app import _takes_gzip
+from serve.http.messages import Request
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("/v2?x=/y", "/v2"),
+        ("/", "/"),
+        ("http://host:80/v2/models?x", "/v2/models"),
+        ("https://host", "/"),
+        ("ftp://host/v2", "ftp://host/v2"),
+        ("*", "*"),
+        ("", ""),
+    ],
+)
+def test_the_path_of_a_target(target: str, path: str) -> None:
+    assert Request("GET", target, {}, "", 0.0).path == path
+
+
+@pytest.mark.parametrize(
+    ("header", "takes"),
+    [
+        ("gzip", True),
+        ("deflate, GZIP;q=0.5", True),
+        ("gzip; q=1", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000", False),
+        ("deflate, br", False),
+        ("notgzip", False),
+        ("", False),
+    ],
+)
+def test_who_takes_gzip(header: str, takes: bool) -> None:
+    assert _takes_gzip(header) == takes
