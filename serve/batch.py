@@ -192,7 +192,7 @@ def _count(text: str) -> int:
     return number
 
 
-_count.__name__ = "integer of at least 1"
+_count.__name__ = "an integer of at least 1"
 
 
 def _threshold(text: str) -> float | str:
@@ -204,7 +204,7 @@ def _threshold(text: str) -> float | str:
     return share
 
 
-_threshold.__name__ = "share from 0 to 1"
+_threshold.__name__ = "a share from 0 to 1"
 
 
 def _smallest_certain(asked: float | str | None, classifier: Classifier) -> float | None:

@@ -45,6 +45,8 @@ class CommandParser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
+        # argparse says "invalid NAME value: TEXT", with the name of the function that reads it.
+        message = re.sub(r"invalid (.+) value: (.*)", r"expected \1, got \2", message)
         raise LockstepError(f"{message}; see {self.prog} --help")
 
 

@@ -192,5 +192,5 @@ def _numbers(text: str) -> tuple[float, ...]:
     return numbers
 
 
-_size.__name__ = "size in pixels"
-_numbers.__name__ = "list of numbers"
+_size.__name__ = "a size in pixels"
+_numbers.__name__ = "a list of numbers"

@@ -67,17 +67,21 @@ def wait_until_idle(server: ServerProcess) -> None:
 def show(name: str, load: Load, memory: list[float]) -> None:
     """One phase."""
     counts = load.counts()
-    refused = sum(counts.get(status, 0) for status in REFUSED) / max(sum(counts.values()), 1)
-    print(f"{name}: accepted {counts.get(200, 0) / load.seconds:,.0f}/s, refused {refused:.1%}")
+    sent = sum(counts.values())
+    refused = sum(counts.get(status, 0) for status in REFUSED) / max(sent, 1)
+    print(
+        f"{name}: sent {sent / load.seconds:,.0f}/s, accepted "
+        f"{counts.get(200, 0) / load.seconds:,.0f}/s, refused {refused:.1%}"
+    )
     print(
         f"  {counts}, wrong {load.wrong}, broken {load.broken}, unanswered {load.unanswered}, "
         f"never sent for want of a connection {load.skipped:,}"
     )
     for title, statuses in (("accepted", (200,)), ("refused", REFUSED)):
-        sent = [load.milliseconds(percent, *statuses, service=True) for percent in (50, 99)]
+        took = [load.milliseconds(percent, *statuses, service=True) for percent in (50, 99)]
         due = [load.milliseconds(percent, *statuses) for percent in (50, 99)]
         print(
-            f"  {title}: p50 {sent[0]:.2f} ms, p99 {sent[1]:.2f} ms "
+            f"  {title}: p50 {took[0]:.2f} ms, p99 {took[1]:.2f} ms "
             f"(from when it was due {due[0]:.2f}, {due[1]:.2f})"
         )
     print(f"  memory {memory[0]:.0f} MiB, at most {max(memory):.0f} MiB", flush=True)

@@ -67,7 +67,8 @@ class App:
 
     async def answer(self, request: Request) -> Response:
         """Answer a request that was admitted."""
-        route: Route = request.route
+        route = request.route
+        assert route  # it was admitted
         if request.method == "OPTIONS":
             headers = self._gate.preflight(request.headers, route.methods)
             return Response(204, headers=(("Allow", route.methods), *headers))

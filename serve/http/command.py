@@ -103,11 +103,11 @@ def _threads(text: str) -> int | None:
     return None if text == "auto" else limits.count(text)
 
 
-# argparse says "invalid NAME value".
-_port.__name__ = "port from 0 to 65535"
-_delay.__name__ = "number of at least 0"
-_batching.__name__ = "off, auto or integer of at least 1"
-_threads.__name__ = "auto or integer of at least 1"
+# For the error of a command line.
+_port.__name__ = "a port from 0 to 65535"
+_delay.__name__ = "a number of at least 0"
+_batching.__name__ = "off, auto or an integer of at least 1"
+_threads.__name__ = "auto or an integer of at least 1"
 
 
 def _settings(options: argparse.Namespace) -> Settings:

@@ -90,10 +90,10 @@ def seconds(text: str) -> float:
     return number
 
 
-# argparse says "invalid NAME value".
-count.__name__ = "integer of at least 1"
-byte_count.__name__ = "size, as in 64MiB,"
-seconds.__name__ = "number of seconds"
+# For the error of a command line.
+count.__name__ = "an integer of at least 1"
+byte_count.__name__ = "a size, as in 64MiB"
+seconds.__name__ = "a number of seconds above 0"
 
 _READ: dict[str, tuple[Any, str]] = {
     "": (count, "INT"),

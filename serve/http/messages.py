@@ -2,12 +2,17 @@
 
 import dataclasses
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 import orjson
 
 from serve.command import LockstepError
+
+if TYPE_CHECKING:
+    from serve.http.batcher import Timing
+    from serve.http.routes import Route
+    from serve.http.served import Served
 
 JSON = "application/json"
 Headers = tuple[tuple[str, str], ...]
@@ -54,10 +59,10 @@ class Request:
         peer: the other side's address.
         started: when its first byte came, in seconds of `time.perf_counter`.
         body: as it was sent; once it is being answered, without its compression.
-        route: who answers it (`serve.http.routes.Route`), if its path is known.
+        route: who answers it, if its path is known.
         model, version: that are in its path; "" and None if they are not.
-        served: the version that it is for (`serve.http.served.Served`), once that is known.
-        timing: how long each stage took (`serve.http.batcher.Timing`), once it is computed.
+        served: the version that it is for, once that is known.
+        timing: how long each stage took, once it is computed.
         images: how many it has.
         id: what the client calls it.
     """
@@ -68,11 +73,11 @@ class Request:
     peer: str
     started: float
     body: bytes = b""
-    route: Any = None
+    route: "Route | None" = None
     model: str = ""
     version: str | None = None
-    served: Any = None
-    timing: Any = None
+    served: "Served | None" = None
+    timing: "Timing | None" = None
     images: int = 0
     id: str = ""
 

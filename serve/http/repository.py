@@ -71,7 +71,7 @@ def read_policy(text: str) -> Policy:
     return Policy(newest=None, only=tuple(count(part) for part in text.split(",")))
 
 
-read_policy.__name__ = "version policy: latest, latest:N, all, or numbers like 1,3;"
+read_policy.__name__ = "latest, latest:N, all, or numbers like 1,3"
 
 
 def catalogue(sources: Sequence[str]) -> dict[str, dict[int, Path]]:

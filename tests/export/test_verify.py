@@ -429,7 +429,7 @@ def test_a_run_that_was_not_evaluated_is_explained(
     [
         (["missing"], "no such bundle; expected a finished run directory"),
         ([], "the following arguments are required: RUN"),
-        (["run", "--max-examples", "x"], "invalid int value: 'x'"),
+        (["run", "--max-examples", "x"], "expected int, got 'x'"),
         (["run", "--max-examples", "0"], "--max-examples: expected at least 1, got 0"),
     ],
 )

@@ -587,13 +587,13 @@ def test_quiet_says_nothing(bundle: str, photos: list[str]) -> None:
         (["BUNDLE", "--inputs-from", "nowhere.txt"], "nowhere.txt: No such file or directory"),
         ([], "required: BUNDLE"),
         (["BUNDLE", "PHOTO", "--nope"], "unrecognized arguments: --nope"),
-        (["BUNDLE", "PHOTO", "--top", "0"], "--top: invalid integer of at least 1 value: '0'"),
-        (["BUNDLE", "PHOTO", "--workers", "x"], "--workers: invalid integer of at least 1"),
-        (["BUNDLE", "PHOTO", "--batch-size", "-3"], "--batch-size: invalid integer of at least"),
-        (["BUNDLE", "PHOTO", "--threads", "1.5"], "--threads: invalid integer of at least 1"),
+        (["BUNDLE", "PHOTO", "--top", "0"], "--top: expected an integer of at least 1, got '0'"),
+        (["BUNDLE", "PHOTO", "--workers", "x"], "--workers: expected an integer of at least 1"),
+        (["BUNDLE", "PHOTO", "--batch-size", "-3"], "--batch-size: expected an integer of"),
+        (["BUNDLE", "PHOTO", "--threads", "1.5"], "--threads: expected an integer of at least 1"),
         (["BUNDLE", "PHOTO", "--format", "xml"], "--format: invalid choice: 'xml'"),
         *((["BUNDLE", "PHOTO", "--uncertain-below", share],
-           f"--uncertain-below: invalid share from 0 to 1 value: '{share}'")
+           f"--uncertain-below: expected a share from 0 to 1, got '{share}'")
           for share in ("1.01", "x", "nan", "inf", "Bundle", "", "0,5")),
         (["BUNDLE", "PHOTO", "--uncertain-below"], "--uncertain-below: expected one argument"),
         (["BUNDLE", "PHOTO", "--output", "FOLDER"], "Is a directory"),

@@ -74,17 +74,17 @@ def test_a_list_of_numbers_may_begin_with_a_minus(labels: str, words: list[str])
         *((["--input-range", text], f"--input-range: expected LOW,HIGH as in 0,1, got {shown}")
           for text, shown in (("1", "1.0"), ("0,1,2", "0.0,1.0,2.0"), ("1,0", "1.0,0.0"),
                               ("5,5", "5.0,5.0"))),
-        *(([option, text], f"argument {option}: invalid list of numbers value: '{text}'; see thing")
+        *(([option, text], f"argument {option}: expected a list of numbers, got '{text}'; see")
           for option in ("--mean", "--std", "--input-range")
           for text in ("", "x", "1,", "1;2", "nan", "1,inf", "1e999")),
         *((["--image-size", text],
-           f"argument --image-size: invalid size in pixels value: '{text}'; see thing")
+           f"argument --image-size: expected a size in pixels, got '{text}'; see thing")
           for text in ("", "x", "8x8", "8,8,3", "8.5", ",8")),
         (["--channels", "2"], "argument --channels: invalid choice: "),
         (["--resize", "squeeze"], "argument --resize: invalid choice: "),
         (["--resample", "best"], "argument --resample: invalid choice: "),
         (["--outputs", "scores"], "argument --outputs: invalid choice: "),
-        (["--background", "white"], "argument --background: invalid int value: 'white'"),
+        (["--background", "white"], "argument --background: expected int, got 'white'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip

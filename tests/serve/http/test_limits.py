@@ -125,11 +125,11 @@ def test_what_is_no_time(text: str) -> None:
 @pytest.mark.parametrize(
     "name, text, expected",
     [
-        ("max_body", "much", "size, as in 64MiB,"),
-        ("max_images", "0", "integer of at least 1"),
-        ("max_json_depth", "-3", "integer of at least 1"),
-        ("head_timeout", "never", "number of seconds"),
-        ("write_timeout", "0", "number of seconds"),
+        ("max_body", "much", "a size, as in 64MiB"),
+        ("max_images", "0", "an integer of at least 1"),
+        ("max_json_depth", "-3", "an integer of at least 1"),
+        ("head_timeout", "never", "a number of seconds above 0"),
+        ("write_timeout", "0", "a number of seconds above 0"),
     ],
 )
 def test_a_bad_value_is_refused_with_what_was_expected(name: str, text: str, expected: str) -> None:
@@ -137,7 +137,7 @@ def test_a_bad_value_is_refused_with_what_was_expected(name: str, text: str, exp
         read(f"{option(name)}={text}")
     message = str(refused.value)
     assert message == (
-        f"argument {option(name)}: invalid {expected} value: {text!r}; see server --help"
+        f"argument {option(name)}: expected {expected}, got {text!r}; see server --help"
     )
 
 
