@@ -265,6 +265,7 @@ def test_a_tampered_int8_file_loses_its_name_and_the_float_bundle_stays(
     assert not (int8 / "report.html").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -309,6 +310,7 @@ def leak(model: onnx.ModelProto) -> None:
     softmax.input[0] = "leaky"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [no_temperature, leak])
 def test_int8_probabilities_that_mean_nothing_are_caught(
     fault: Callable[[onnx.ModelProto], None], int8: Path, edit_graph: EditGraph

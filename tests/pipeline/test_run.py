@@ -114,6 +114,7 @@ def test_the_same_command_skips_and_a_changed_option_reruns(run: Run, run_copy: 
     assert (run_copy / "data" / "manifest.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_photos_from_a_folder_to_predictions(run: Run, run_module: Run, tmp_path: Path) -> None:
     """The default run name, a batch prediction on the originals, and their agreement."""
     folder = photos(tmp_path / "photos")
@@ -148,6 +149,7 @@ def test_arrays_from_an_npz(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "set" / "model.onnx").is_file()
 
 
+@pytest.mark.slow
 def test_a_failed_proof_fails_the_run_but_shows_the_report(run_copy: Path) -> None:
     """The exported file is altered between the stages, as a broken export would alter it."""
     from export.run_directory import RunDirectory

@@ -687,6 +687,7 @@ def test_narrow_and_dark_screens_need_no_scrolling_sideways(
     assert ground == ("rgb(18, 22, 28)" if scheme == "dark" else "rgb(245, 247, 250)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", ["/", "/docs"])
 def test_nothing_stands_in_the_way_of_assistive_technology(
