@@ -74,7 +74,7 @@ class Wire:
         while line := self.input.readline().strip():
             name, _, value = line.decode("latin-1").partition(": ")
             headers[name.lower()] = value
-        size = 0 if method == "HEAD" or status == 100 else int(headers["content-length"])
+        size = 0 if method == "HEAD" or status in (100, 204) else int(headers["content-length"])
         return Answer(status, headers, self.input.read(size))
 
     def ended(self) -> bool:

@@ -728,14 +728,12 @@ def test_workers_finish_what_they_accepted(start: StartServer, bundle: Path) -> 
 
 
 @pytest.mark.slow
-def test_workers_that_cut_off_requests_say_so(start: StartServer, bundle: Path) -> None:
-    server = start(bundle, *QUICK, "--workers", "2")
-    begun = [Admitted(server) for _ in range(3)]
-    os.kill(server.process.pid, signal.SIGTERM)
-    wait_until(lambda: sum("stopping" in line for line in server.lines) == 2)
-    assert server.stop(timeout=20) == 1
-    for item in begun:
-        item.give_up()
+def test_workers_that_cut_off_requests_say_so(start: StartServer, slow_bundle: Path) -> None:
+    server = start(slow_bundle, *QUICK, "--workers", "2")
+    with long_request(server):
+        os.kill(server.process.pid, signal.SIGTERM)
+        wait_until(lambda: sum("stopping" in line for line in server.lines) == 2)
+        assert server.stop(timeout=40) == 1
 
 
 @pytest.mark.slow
