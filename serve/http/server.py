@@ -30,7 +30,7 @@ from serve.http.tuning import Wishes
 
 SWEEP_SECONDS = 0.2
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-M_MMAP_THRESHOLD = -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 SETTLE_SECONDS = 0.1
 """What was sent before a server stops is read for so long."""
 
@@ -273,6 +273,8 @@ def _give_memory_back() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
     if mallopt:
         mallopt(M_MMAP_THRESHOLD, 8 * MIB)
+        # Said too, as it would be so small by now that every image gives its pages back.
+        mallopt(M_TRIM_THRESHOLD, 32 * MIB)
 
 
 def _allow_files(connections: int) -> None:
