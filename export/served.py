@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from export.examples import PathError
 from export.processes import command, environment
 from serve.bundle import INPUT, OUTPUT
-from serve.http.protocol import write_bytes_tensor
+from serve.http.protocol import HEADER_LENGTH, write_bytes_tensor
 from serve.image_spec import MOST_PIXELS
 
 BATCH = 4
@@ -37,8 +37,6 @@ TIMEOUT = 240
 
 PATIENCE = 300
 """Seconds after which a server that neither starts, answers nor ends has failed."""
-
-HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
 class AnswerError(PathError):

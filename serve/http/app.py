@@ -12,7 +12,7 @@ from prometheus_client import Counter, Histogram
 from serve.command import LockstepError, one_line
 from serve.http import metrics
 from serve.http.access_log import AccessLog
-from serve.http.messages import HttpError, Request, Response, busy
+from serve.http.messages import HttpError, Request, Response, busy, expired, internal_error
 from serve.http.protocol import ProtocolError
 from serve.http.repository import RepositoryError, UnknownModelError
 from serve.http.routes import Route, find_route
@@ -77,12 +77,12 @@ class App:
         except HttpError as error:
             response = error.response()
         except TimeoutError:
-            response = HttpError(504, "the request's time was over before its answer").response()
+            response = expired().response()
         except LockstepError as error:
             response = self._error(error).response()
         except Exception:  # noqa: BLE001 (a fault of one request must not become one of all)
             _log.exception("%s %s failed", request.method, request.path[:200])
-            response = HttpError(500, "internal error; the server's log has the details").response()
+            response = internal_error().response()
         self._allow_page(request, response)
         return _packed(request, response) if route.is_packed else response
 

@@ -17,7 +17,7 @@ from typing import Protocol, cast
 import httptools
 
 from serve.http.limits import Limits, Memory
-from serve.http.messages import HttpError, Request, Response, busy
+from serve.http.messages import HttpError, Request, Response, busy, expired, internal_error
 
 BACKLOG = 2**16
 """Bytes that a client may send ahead while its request is being answered."""
@@ -360,7 +360,7 @@ class Connection(asyncio.Protocol):
                 self._decline_upgrade()
             except httptools.HttpParserCallbackError as error:
                 _log.error("a request failed", exc_info=error.__context__)
-                self._refuse(HttpError(500, "internal error; the server's log has the details"))
+                self._refuse(internal_error())
             except httptools.HttpParserError as error:
                 self._refuse(HttpError(400, f"malformed HTTP request: {error}"))
             if self._unfinished > self._limits.max_head:
@@ -423,8 +423,7 @@ class Connection(asyncio.Protocol):
                 self._application.answered(request, Response(499))
                 raise
             self._is_overdue = False
-            error = HttpError(504, "the request's time was over before its answer")
-            response = self._application.refuse(request, error)
+            response = self._application.refuse(request, expired())
         finally:
             self._memory.give(size)
             self._task = None

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from serve.http.served import Served
 
 JSON = "application/json"
+OCTETS = "application/octet-stream"
+FORM = "multipart/form-data"
 Headers = tuple[tuple[str, str], ...]
 
 
@@ -38,6 +40,16 @@ class HttpError(LockstepError):
 
     def response(self) -> Response:
         return Response(self.status, orjson.dumps({"error": str(self)}), headers=self.headers)
+
+
+def expired() -> HttpError:
+    """The answer to a request whose time is over."""
+    return HttpError(504, "the request's time was over before its answer")
+
+
+def internal_error() -> HttpError:
+    """The answer to a request that met a fault of the server."""
+    return HttpError(500, "internal error; the server's log has the details")
 
 
 def busy(status: int, message: str, seconds: float = 1.0) -> HttpError:

@@ -7,13 +7,10 @@ from typing import Any
 import serve
 from serve.bundle import INPUT, OUTPUT
 from serve.http.limits import Limits
+from serve.http.messages import FORM, JSON, OCTETS
 from serve.http.openapi_schemas import Schema, array, binary, integer, number, ref, schemas, text
 from serve.http.predict import TOP
 from serve.http.protocol import DEFAULT_PRIORITY, LOWEST_PRIORITY
-
-JSON = "application/json"
-OCTETS = "application/octet-stream"
-FORM = "multipart/form-data"
 
 TAGS = {
     "predict": "An image in, labels out.",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from serve.http.batcher import Timing
 from serve.http.forms import read_form
 from serve.http.limits import Limits
-from serve.http.messages import HttpError, Request, Response, json_response
+from serve.http.messages import FORM, OCTETS, HttpError, Request, Response, json_response
 from serve.http.protocol import DEFAULT_PRIORITY, LOWEST_PRIORITY
 from serve.http.served import Served
 from serve.http.service import Service
@@ -18,8 +18,7 @@ from serve.images import ImageError
 
 TOP = 5
 FIELDS = ("model", "version", "top", "priority", "timeout")
-MULTIPART = "multipart/form-data"
-RAW = ("", "application/octet-stream", "application/x-www-form-urlencoded")
+RAW = ("", OCTETS, "application/x-www-form-urlencoded")
 """What scripts say of an image; the last is what curl says of any data."""
 
 
@@ -92,10 +91,7 @@ def served_by(service: Service, request: Request) -> Served:
 
 
 def _find(service: Service, query: Mapping[str, str]) -> Served:
-    if "model" in query:
-        return service.repository.find(query["model"], query.get("version"))
-    only = service.repository.only()
-    return service.repository.find(only.name, query.get("version"))
+    return service.repository.find(query.get("model"), query.get("version"))
 
 
 def _number(
@@ -127,13 +123,11 @@ def _images(request: Request, limits: Limits) -> tuple[list[str | None], list[by
     """The encoded images in a body, and their names."""
     content_type = request.headers.get("content-type", "")
     kind = content_type.partition(";")[0].strip().lower()
-    if kind == MULTIPART:
+    if kind == FORM:
         files = read_form(request.body, content_type, limits.max_images)
         return [name for name, _ in files], [content for _, content in files]
     if kind not in RAW and not kind.startswith("image/"):
-        raise HttpError(
-            415, f"expected an image, or images as {MULTIPART}, got {content_type!r:.80}"
-        )
+        raise HttpError(415, f"expected an image, or images as {FORM}, got {content_type!r:.80}")
     if not request.body:
         raise HttpError(400, "expected an image as the body, got 0 bytes")
     return [None], [request.body]

@@ -29,7 +29,7 @@ from serve.bundle import INPUT, OUTPUT
 from serve.command import LockstepError
 from serve.http.limits import Limits
 
-HEADER_LENGTH = "inference-header-content-length"
+HEADER_LENGTH = "Inference-Header-Content-Length"
 LOWEST_PRIORITY = 9
 DEFAULT_PRIORITY = 5
 DATATYPES = ("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
@@ -210,7 +210,7 @@ def _json_length(header_length: str | None, size: int) -> int:
         return size
     if not re.fullmatch(r"[0-9]{1,18}", header_length) or int(header_length) > size:
         raise ProtocolError(
-            f"Inference-Header-Content-Length: expected a number of bytes of the body's {size}, "
+            f"{HEADER_LENGTH}: expected a number of bytes of the body's {size}, "
             f"got {header_length[:40]!r}"
         )
     return int(header_length)
@@ -223,15 +223,7 @@ def _read_inputs(
     image_shape: tuple[int, int, int],
     limits: Limits,
 ) -> NDArray[np.uint8] | list[bytes]:
-    inputs = document.get("inputs")
-    if not isinstance(inputs, list):
-        raise ProtocolError(f"inputs: expected a list of tensors, got {_shown(inputs)}")
-    if len(inputs) > limits.max_tensors:
-        raise ProtocolError(f"expected at most {limits.max_tensors} inputs, got {len(inputs)}")
-    names = [_object(item, "an input").get("name") for item in inputs]
-    if names != [INPUT]:
-        raise ProtocolError(f"expected one input, {INPUT!r}, got {_shown(names)}")
-    tensor = inputs[0]
+    tensor = _only_tensor(document.get("inputs"), "input", INPUT, limits)
     _only(tensor, ("name", "shape", "datatype", "parameters", "data"), f"input {INPUT}")
     datatype, shape = tensor.get("datatype"), _shape(tensor.get("shape"))
     if datatype not in ("UINT8", "BYTES"):
@@ -268,6 +260,18 @@ def _read_inputs(
             f"input {INPUT}: shape {list(shape)} is {math.prod(shape)} bytes of UINT8, got {size}"
         )
     return np.frombuffer(body, np.uint8, offset=position).reshape(shape)
+
+
+def _only_tensor(tensors: object, kind: str, name: str, limits: Limits) -> dict[str, Any]:
+    """The tensor in a list of one, of this name."""
+    if not isinstance(tensors, list):
+        raise ProtocolError(f"{kind}s: expected a list of tensors, got {_shown(tensors)}")
+    if len(tensors) > limits.max_tensors:
+        raise ProtocolError(f"expected at most {limits.max_tensors} {kind}s, got {len(tensors)}")
+    names = [_object(item, f"an {kind}").get("name") for item in tensors]
+    if names != [name]:
+        raise ProtocolError(f"expected one {kind}, {name!r}, got {_shown(names)}")
+    return dict(tensors[0])
 
 
 def _read_data(data: Any, datatype: str, shape: tuple[int, ...]) -> NDArray[np.uint8] | list[bytes]:
@@ -312,15 +316,9 @@ def _read_outputs(
     outputs = document.get("outputs")
     if outputs is None or outputs == []:
         return (Output(binary),)
-    if not isinstance(outputs, list):
-        raise ProtocolError(f"outputs: expected a list, got {_shown(outputs)}")
-    if len(outputs) > limits.max_tensors:
-        raise ProtocolError(f"expected at most {limits.max_tensors} outputs, got {len(outputs)}")
-    names = [_object(item, "an output").get("name") for item in outputs]
-    if names != [OUTPUT]:
-        raise ProtocolError(f"expected one output, {OUTPUT!r}, got {_shown(names)}")
-    _only(outputs[0], ("name", "parameters"), f"output {OUTPUT}")
-    asked = _parameters(outputs[0])
+    output = _only_tensor(outputs, "output", OUTPUT, limits)
+    _only(output, ("name", "parameters"), f"output {OUTPUT}")
+    asked = _parameters(output)
     _check_memory(asked)
     number = asked.get("classification", 0)
     if not _is_integer(number) or number < 0:

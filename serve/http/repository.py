@@ -188,12 +188,14 @@ class Repository:
     def is_ready(self) -> bool:
         return bool(self._serving)
 
-    def find(self, name: str, version: str | None = None) -> Served:
-        """The version that answers: the newest, if none is named.
+    def find(self, name: str | None = None, version: str | None = None) -> Served:
+        """The version that answers: of the only model if none is named, and then the newest.
 
         Raises:
-            UnknownModelError: there is none.
+            UnknownModelError: there is none, or none is named and there are several.
         """
+        if name is None:
+            name = self._only()
         versions = self._serving.get(name)
         if not versions:
             known = ", ".join(self._serving) or "none"
@@ -208,15 +210,14 @@ class Repository:
             f"unknown version {version!r:.40} of model {name}; served are: {numbers:.400}"
         )
 
-    def only(self) -> Served:
-        """The one model there is. Raises UnknownModelError: there are several, or none."""
+    def _only(self) -> str:
         if len(self._serving) != 1:
             raise UnknownModelError(
                 f"several models are served: say which: {', '.join(self._serving):.400}"
                 if self._serving
                 else "no model is served"
             )
-        return self.find(next(iter(self._serving)))
+        return next(iter(self._serving))
 
     def versions(self, name: str) -> list[Served]:
         """All versions of a model that answer, oldest first."""

@@ -16,7 +16,7 @@ from serve.bundle import BundleError
 from serve.classifier import Classifier
 from serve.description import Description
 from serve.http import metrics
-from serve.http.batcher import SLICE, Batcher, Plan, Timing
+from serve.http.batcher import SLICE, Batcher, Images, Plan, Timing
 from serve.http.limits import Limits, Memory
 from serve.http.statistics import Statistics
 from serve.http.tuning import Trial, Wishes, call_seconds, tune
@@ -29,8 +29,6 @@ FEWEST_QUEUED = 64
 
 SLOWER, NOTICED = 5, 0.005
 """A call that takes so many times as long as the plan says, and so many seconds, needs another."""
-
-Images = NDArray[np.uint8]
 
 
 @dataclasses.dataclass(frozen=True)

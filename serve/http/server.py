@@ -168,15 +168,7 @@ async def run(
         await asyncio.shield(change(repository, action, name))
 
     connections = Connections(settings.limits, memory, settings.timeout)
-    service = Service(
-        repository,
-        connections,
-        settings.limits,
-        memory,
-        settings.timeout,
-        change_everywhere,
-        is_open=settings.api_keys is None,
-    )
+    service = Service(repository, connections, change_everywhere, is_open=settings.api_keys is None)
     app = App(service, gate, access_log)
     _allow_files(settings.limits.max_connections)
     server = await loop.create_server(
@@ -240,7 +232,7 @@ async def _drain(settings: Settings, service: Service, stop: asyncio.Event) -> i
     _log.info("stopping: not ready any more")
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), settings.drain_delay)
-    service.draining = connections.draining = True
+    connections.draining = True
     begun = now = time.monotonic()
     while not stop.is_set() and now < begun + (
         settings.grace if connections.busy or connections.arriving else SETTLE_SECONDS

@@ -22,26 +22,39 @@ class Service:
     """The state of a running server.
 
     Attributes:
-        timeout: seconds that a request may take, unless it asks for less.
+        connections: that are open, with their limits and what they hold.
         change: loads or unloads a model by name, in every worker.
         is_open: no API key is asked for.
         stopping: whoever sends requests here should send them elsewhere.
-        draining: no new work is taken.
     """
 
     repository: Repository
     connections: Connections
-    limits: Limits
-    memory: Memory
-    timeout: float
     change: Callable[[str, str], Awaitable[None]]
     is_open: bool
     stopping: bool = False
-    draining: bool = False
 
     @property
     def is_ready(self) -> bool:
         return self.repository.is_ready and not self.stopping
+
+    @property
+    def limits(self) -> Limits:
+        return self.connections.limits
+
+    @property
+    def memory(self) -> Memory:
+        return self.connections.memory
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that a request may take, unless it asks for less."""
+        return self.connections.timeout
+
+    @property
+    def draining(self) -> bool:
+        """No new work is taken."""
+        return self.connections.draining
 
     def report(self) -> None:
         """Tell the metrics what changes too often to tell each time."""

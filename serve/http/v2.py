@@ -8,7 +8,7 @@ import numpy as np
 import serve
 from serve.bundle import INPUT, OUTPUT
 from serve.http.batcher import SLICE, Timing
-from serve.http.messages import HttpError, Request, Response, json_response
+from serve.http.messages import OCTETS, HttpError, Request, Response, json_response
 from serve.http.protocol import (
     DEFAULT_PRIORITY,
     HEADER_LENGTH,
@@ -25,7 +25,6 @@ from serve.images import ImageError
 EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "model_repository",
               "model_repository(unload_dependents)", "schedule_policy", "statistics")  # fmt: skip
 PLATFORM = "onnxruntime_onnx"
-OCTETS = "application/octet-stream"
 
 
 async def server_metadata(service: Service, request: Request) -> Response:
@@ -154,12 +153,12 @@ async def repository_unload(service: Service, request: Request) -> Response:
 
 async def infer(service: Service, request: Request) -> Response:
     served = find(service, request)
-    is_json = HEADER_LENGTH not in request.headers
+    header_length = request.headers.get(HEADER_LENGTH.lower())
     asked = await service.compute(
-        len(request.body) if is_json else 0,
+        len(request.body) if header_length is None else 0,
         read_infer_request,
         request.body,
-        request.headers.get(HEADER_LENGTH),
+        header_length,
         served.document.image.shape,
         len(served.document.class_names),
         service.limits,
@@ -183,7 +182,7 @@ async def infer(service: Service, request: Request) -> Response:
     )
     if json_length is None:
         return Response(200, body)
-    return Response(200, body, OCTETS, (("Inference-Header-Content-Length", str(json_length)),))
+    return Response(200, body, OCTETS, ((HEADER_LENGTH, str(json_length)),))
 
 
 async def _decoded(served: Served, images: Sequence[bytes], timing: Timing) -> Any:

@@ -292,12 +292,12 @@ def test_what_is_not_there_is_said_with_what_is(folder: Path, bundle: Path) -> N
                 with pytest.raises(UnknownModelError, match=r"of model letters; served are: 1$"):
                     repository.find("letters", version)
             with pytest.raises(UnknownModelError, match="several models are served"):
-                repository.only()
+                repository.find()
             await repository.unload("letters")
-            assert repository.only().name == "shoes"
+            assert repository.find().name == "shoes"
             await repository.unload("shoes")
             with pytest.raises(UnknownModelError, match="no model is served"):
-                repository.only()
+                repository.find()
             with pytest.raises(UnknownModelError, match="served are: none"):
                 repository.find("shoes")
             assert not repository.is_ready
