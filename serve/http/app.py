@@ -1,10 +1,8 @@
 """From a request to its answer: who may ask, who answers, and what an error looks like."""
 
 import asyncio
-import gzip
 import logging
 import time
-import zlib
 from functools import lru_cache
 
 from prometheus_client import Counter, Histogram
@@ -12,21 +10,14 @@ from prometheus_client import Counter, Histogram
 from serve.command import LockstepError, one_line
 from serve.http import metrics
 from serve.http.access_log import AccessLog
+from serve.http.catalogue import RepositoryError
+from serve.http.compression import DEFLATE_RATIO, is_packed, packed, unpack
 from serve.http.messages import HttpError, Request, Response, busy, expired, internal_error
 from serve.http.protocol import ProtocolError
-from serve.http.repository import RepositoryError, UnknownModelError
+from serve.http.repository import UnknownModelError
 from serve.http.routes import Route, find_route
 from serve.http.security import Gate
 from serve.http.service import Service
-
-ENCODINGS = {"": False, "identity": False, "gzip": True, "x-gzip": True, "deflate": True}
-"""What a body may be packed with, and whether there is anything to unpack."""
-
-DEFLATE_RATIO = 1032
-"""No deflated body becomes more times its size (zlib.net/zlib_tech.html)."""
-
-WORTH_PACKING = range(2**10, 2**20)
-"""Bytes of an answer that is packed if the client takes gzip: a larger one would take too long."""
 
 _log = logging.getLogger("lockstep")
 
@@ -55,7 +46,7 @@ class App:
             self._gate.check_host(request.headers)
         if request.method == "POST":
             self._gate.check_origin(request.headers)
-            _packing(request)
+            is_packed(request)
         if route.queue:
             if self._service.draining:
                 raise busy(503, "the server is shutting down")
@@ -84,7 +75,7 @@ class App:
             _log.exception("%s %s failed", request.method, request.path[:200])
             response = internal_error().response()
         self._allow_page(request, response)
-        return _packed(request, response) if route.is_packed else response
+        return packed(request, response) if route.is_packed else response
 
     def refuse(self, request: Request, error: HttpError) -> Response:
         """Answer a request that was not admitted."""
@@ -118,7 +109,7 @@ class App:
 
     async def _handled(self, request: Request, route: Route) -> Response:
         handler = route.handler(request.method)
-        if not _packing(request):
+        if not is_packed(request):
             return await handler(self._service, request)
         # Room for the most that it can become is kept until it is clear what it becomes.
         most = self._service.limits.max_body
@@ -147,50 +138,3 @@ def _counters(method: str, pattern: str, status: int) -> tuple[Counter, Histogra
     """Finding a counter by its labels costs more than counting."""
     requests = metrics.http_requests.labels(method, pattern, status)
     return requests, metrics.http_seconds.labels(pattern)
-
-
-def _packing(request: Request) -> bool:
-    """Whether the body is packed. Raises HttpError: 415; in a way that is not known."""
-    name = request.headers.get("content-encoding", "").strip().lower()
-    if name not in ENCODINGS:
-        raise HttpError(
-            415,
-            f"expected Content-Encoding gzip, deflate or none, got {name!r:.40}",
-            ("Accept-Encoding", "gzip, deflate"),
-        )
-    return ENCODINGS[name]
-
-
-def unpack(body: bytes, most: int) -> bytes:
-    """Inflate gzip or zlib data.
-
-    Raises:
-        HttpError: 400; it is damaged, or cut off. 413; it becomes more than `most` bytes.
-    """
-    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # either header
-    try:
-        content = inflater.decompress(body, most + 1)
-    except zlib.error as error:
-        raise HttpError(400, f"the packed body is damaged: {error}") from None
-    if len(content) > most:
-        raise HttpError(413, f"expected a body of at most {most} bytes, unpacked")
-    if not inflater.eof or inflater.unused_data:
-        raise HttpError(400, "the packed body is cut off, or has something behind it")
-    return content
-
-
-def _packed(request: Request, response: Response) -> Response:
-    size_fits = len(response.body) in WORTH_PACKING
-    if size_fits and _takes_gzip(request.headers.get("accept-encoding", "")):
-        response.body = gzip.compress(response.body, 1)
-        response.headers += (("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding"))
-    return response
-
-
-def _takes_gzip(accept_encoding: str) -> bool:
-    """Whether gzip is among the encodings, and not with the weight 0 (RFC 9110, 12.5.3)."""
-    for entry in accept_encoding.lower().split(","):
-        name, _, weight = entry.replace(" ", "").partition(";")
-        if name == "gzip":
-            return weight.rstrip("0.") != "q="
-    return False

@@ -17,7 +17,7 @@ import uvloop
 from serve.command import CommandParser, LockstepError
 from serve.description import add_arguments, description
 from serve.http import limits
-from serve.http.repository import Policy, catalogue, read_policy
+from serve.http.catalogue import Policy, catalogue, read_policy
 from serve.http.server import Settings, bind, is_reachable, run, tls_context
 from serve.http.tuning import Wishes, available_cores
 from serve.http.workers import Supervisor, Worker, is_worker

@@ -20,9 +20,10 @@ from serve.description import Description
 from serve.http.access_log import AccessLog
 from serve.http.app import App
 from serve.http.batcher import Plan
+from serve.http.catalogue import Policy
 from serve.http.connection import Connection, Connections
 from serve.http.limits import MIB, Limits, Memory
-from serve.http.repository import Policy, Repository
+from serve.http.repository import Repository
 from serve.http.security import Gate, read_keys
 from serve.http.served import Opened, Served, open_model
 from serve.http.service import Service

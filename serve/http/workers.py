@@ -22,8 +22,9 @@ from typing import Any
 
 from prometheus_client import multiprocess
 
+from serve.http.catalogue import RepositoryError
 from serve.http.metrics import SHARED_FOLDER
-from serve.http.repository import Repository, RepositoryError, UnknownModelError
+from serve.http.repository import Repository, UnknownModelError
 from serve.http.server import STOP_SIGNALS, Settings, bind, change_here, run
 
 CONTROL = "LOCKSTEP_CONTROL"

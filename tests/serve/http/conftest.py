@@ -223,3 +223,10 @@ def server(start: Callable[..., Server], bundle: Path) -> Server:
 def make_bundle() -> WriteBundle:
     """`write_bundle`."""
     return write_bundle
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with version 1 of the model `letters`."""
+    write_bundle(tmp_path / "models" / "letters" / "1" / "model.onnx", seed=1)
+    return tmp_path / "models"

@@ -163,12 +163,6 @@ def slow_bundle(tmp_path: Path, make_bundle: WriteBundle) -> Path:
     return make_bundle(tmp_path / "slow" / "letters.onnx", work=50)
 
 
-@pytest.fixture
-def folder(tmp_path: Path, make_bundle: WriteBundle) -> Path:
-    make_bundle(tmp_path / "models" / "letters" / "1" / "model.onnx", seed=1)
-    return tmp_path / "models"
-
-
 # Bad starts.
 
 

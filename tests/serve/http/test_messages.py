@@ -2,7 +2,6 @@
 
 import pytest
 
-from serve.http.app import _takes_gzip
 from serve.http.messages import Request
 
 
@@ -20,20 +19,3 @@ from serve.http.messages import Request
 )
 def test_the_path_of_a_target(target: str, path: str) -> None:
     assert Request("GET", target, {}, "", 0.0).path == path
-
-
-@pytest.mark.parametrize(
-    ("header", "takes"),
-    [
-        ("gzip", True),
-        ("deflate, GZIP;q=0.5", True),
-        ("gzip; q=1", True),
-        ("gzip;q=0", False),
-        ("gzip; q=0.000", False),
-        ("deflate, br", False),
-        ("notgzip", False),
-        ("", False),
-    ],
-)
-def test_who_takes_gzip(header: str, takes: bool) -> None:
-    assert _takes_gzip(header) == takes
