@@ -20,6 +20,7 @@ import tf2onnx
 import tf2onnx.handler
 
 import serve
+from export.channels_first import put_channels_first
 from export.serving_function import ExportError
 from serve.atomic import atomic_path
 from serve.bundle import INPUT, OUTPUT, UNFIT_OPERATORS, BundleDocument, seal
@@ -51,6 +52,7 @@ def convert(
     model = from_function(function, [tf.TensorSpec([None, *image_shape], tf.uint8, name=INPUT)])
     _name_batch(model)
     _drop_unused_opsets(model)
+    put_channels_first(model.graph, image_shape)
     model.producer_name = "lockstep"
     check_graph(model)
     return model

@@ -124,6 +124,7 @@ def test_both_formats_answer_as_keras(
 
     function = serving_function(model, TEMPERATURE)
     export_onnx(function, document(shape), tmp_path / "model.onnx")
+    assert onnx.load(tmp_path / "model.onnx").graph.node[0].op_type in ("Transpose", "Reshape")
     export_saved_model(model, tmp_path / "saved_model", TEMPERATURE)
     classifier = Classifier(tmp_path / "model.onnx")
     saved_model = SavedModel(tmp_path / "saved_model")
