@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from export.examples import Examples, PathError
 from export.parity import BATCH_SIZES
-from export.served import BATCH, AnswerError, Client, Server, serving
+from export.server_client import AnswerError, Client
+from export.server_process import BATCH, Server, serving
 
 CALLERS = BATCH
 """So many requests of one image fill a batch."""

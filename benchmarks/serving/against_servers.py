@@ -18,7 +18,7 @@ from benchmarks.serving.contestants import COMPETITORS, ROWS, Contestant, lockst
 from benchmarks.serving.environments import version_of
 from benchmarks.serving.load import Load
 from benchmarks.serving.photo_model import photo_model
-from benchmarks.serving.questions import Question, about_photos, about_tensors
+from benchmarks.serving.questions import Question, about
 from benchmarks.serving.saturation import saturate
 from benchmarks.serving.server_process import LOAD_CORE, on_core
 
@@ -131,10 +131,7 @@ class Row:
 
     def _questions(self, contestant: Contestant, count: int = 16) -> list[Question]:
         ask = contestant.asks[self._row][1]
-        if self._row == "tensor":
-            return about_tensors(ask, self._model, count)
-        width, height = map(int, self._options.photo.split(","))
-        return about_photos(ask, self._model, width, height, count)
+        return about(self._row, ask, self._model, self._options.photo, count)
 
 
 def _medians(values: list[Figures]) -> Figures:

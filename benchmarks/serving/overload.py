@@ -1,6 +1,7 @@
 """Ten times more requests than the server can answer, and then a crowd of connections at once.
 
 python -m benchmarks.serving.overload runs/fashion-mnist/model.onnx --folder FOLDER
+python -m benchmarks.serving.overload ... --row photo
 """
 
 import argparse
@@ -11,9 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serving.contestants import lockstep, serving
+from benchmarks.serving.contestants import ROWS, lockstep, serving
 from benchmarks.serving.load import REFUSED, Load
-from benchmarks.serving.questions import about_tensors
+from benchmarks.serving.photo_model import photo_model
+from benchmarks.serving.questions import about
 from benchmarks.serving.saturation import saturate
 from benchmarks.serving.server_process import LOAD_CORE, ServerProcess, memory_of, on_core
 
@@ -22,6 +24,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("model", type=Path, help="a bundle of the 28x28x1 Fashion-MNIST model")
     parser.add_argument("--folder", type=Path, required=True, help="for the log")
+    parser.add_argument("--row", choices=ROWS, default="tensor", help="(default: tensor)")
+    parser.add_argument("--photo", default="640,480", help="width,height (default: 640,480)")
     parser.add_argument("--seconds", type=int, default=60, help="of each overload (default: 60)")
     parser.add_argument("--times", type=float, default=10, help="times saturation (default: 10)")
     parser.add_argument("--connections", type=int, default=1000, help="for that (default: 1000)")
@@ -31,8 +35,10 @@ def main() -> int:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     ours = lockstep(options.server_options)
-    asked = itertools.cycle(about_tensors(ours.asks["tensor"][1], options.model))
-    with serving(ours, "tensor", options.model, options.folder) as server:
+    model = options.model if options.row == "tensor" else photo_model(options.folder)
+    ask = ours.asks[options.row][1]
+    asked = itertools.cycle(about(options.row, ask, model, options.photo))
+    with serving(ours, options.row, model, options.folder) as server:
         saturate(server.port, next(asked), 2)
         rate = saturate(server.port, next(asked), 5).rate
         print(f"saturation {rate:,.0f}/s")

@@ -91,6 +91,14 @@ def _first_of(answer: bytes, rows: int) -> int:
     return int(np.frombuffer(answer[-40 * rows :], "<f4").reshape(rows, 10)[0].argmax())
 
 
+def about(row: str, ask: Ask, model: Path, photo: str, count: int = 16) -> list[Question]:
+    """The content of a row; photos are of `photo`, "width,height"."""
+    if row == "tensor":
+        return about_tensors(ask, model, count)
+    width, height = map(int, photo.split(","))
+    return about_photos(ask, model, width, height, count)
+
+
 def about_tensors(ask: Ask, model: Path, count: int = 16) -> list[Question]:
     """Single random images of 28x28x1."""
     session, generator = open_session(str(model)), np.random.default_rng(0)

@@ -15,9 +15,9 @@ import base64
 import binascii
 import dataclasses
 import math
-import re
 import struct
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -30,6 +30,9 @@ from serve.command import LockstepError
 from serve.http.limits import Limits
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+SHORT = 512
+"""Bytes of JSON that are remembered with what they mean."""
+
 LOWEST_PRIORITY = 9
 DEFAULT_PRIORITY = 5
 DATATYPES = ("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
@@ -123,20 +126,61 @@ def read_infer_request(
         ProtocolError: saying what was expected and what came.
     """
     length = _json_length(header_length, len(body))
-    document = _object(read_json(body[:length], limits), "the request")
+    # Many requests in binary form begin alike, to the last byte.
+    read = _read_head_again if length <= SHORT and length < len(body) else _read_head
+    head = read(body[:length], image_shape, classes, limits)
+    return InferRequest(
+        id=head.id,
+        images=_read_images(head, body, length),
+        outputs=head.outputs,
+        priority=head.priority,
+        timeout=head.timeout,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Head:
+    """The JSON part of a request that keeps every rule; the tensor may lie behind it.
+
+    Attributes:
+        size: bytes that the tensor has there; None if it is `data`.
+        data: the tensor as JSON.
+    """
+
+    id: str
+    datatype: str
+    shape: tuple[int, ...]
+    size: int | None
+    data: Any
+    outputs: tuple[Output, ...]
+    priority: int
+    timeout: float | None
+
+
+def _read_head(
+    content: bytes, image_shape: tuple[int, int, int], classes: int, limits: Limits
+) -> _Head:
+    document = _object(read_json(content, limits), "the request")
     # The path says which model it is; KServe's client says it here again.
     _only(document, ("id", "model_name", "parameters", "inputs", "outputs"), "the request")
     parameters = _parameters(document)
     identity = "" if document.get("id") is None else document["id"]
     if not isinstance(identity, str):
         raise ProtocolError(f"id: expected text, got {_shown(identity)}")
-    return InferRequest(
+    datatype, shape, size, data = _read_input(document.get("inputs"), image_shape, limits)
+    return _Head(
         id=identity,
-        images=_read_inputs(document, body, length, image_shape, limits),
+        datatype=datatype,
+        shape=shape,
+        size=size,
+        data=data,
         outputs=_read_outputs(document, parameters, classes, limits),
         priority=_priority(parameters),
         timeout=_timeout(parameters),
     )
+
+
+_read_head_again = lru_cache(maxsize=256)(_read_head)
 
 
 def write_infer_response(
@@ -208,7 +252,8 @@ def read_bytes_tensor(content: bytes, count: int, position: int = 0) -> list[byt
 def _json_length(header_length: str | None, size: int) -> int:
     if header_length is None:
         return size
-    if not re.fullmatch(r"[0-9]{1,18}", header_length) or int(header_length) > size:
+    is_number = header_length.isascii() and header_length.isdigit() and len(header_length) <= 18
+    if not is_number or int(header_length) > size:
         raise ProtocolError(
             f"{HEADER_LENGTH}: expected a number of bytes of the body's {size}, "
             f"got {header_length[:40]!r}"
@@ -216,14 +261,11 @@ def _json_length(header_length: str | None, size: int) -> int:
     return int(header_length)
 
 
-def _read_inputs(
-    document: Mapping[str, Any],
-    body: bytes,
-    position: int,
-    image_shape: tuple[int, int, int],
-    limits: Limits,
-) -> NDArray[np.uint8] | list[bytes]:
-    tensor = _only_tensor(document.get("inputs"), "input", INPUT, limits)
+def _read_input(
+    inputs: object, image_shape: tuple[int, int, int], limits: Limits
+) -> tuple[str, tuple[int, ...], int | None, Any]:
+    """Datatype, shape, bytes in binary form or None, and the data as JSON."""
+    tensor = _only_tensor(inputs, "input", INPUT, limits)
     _only(tensor, ("name", "shape", "datatype", "parameters", "data"), f"input {INPUT}")
     datatype, shape = tensor.get("datatype"), _shape(tensor.get("shape"))
     if datatype not in ("UINT8", "BYTES"):
@@ -246,14 +288,18 @@ def _read_inputs(
     size = _parameters(tensor).get("binary_data_size")
     if (size is None) == ("data" not in tensor):
         raise ProtocolError(f"input {INPUT}: expected either data or binary_data_size")
-    left = len(body) - position
+    return str(datatype), shape, size, tensor.get("data")
+
+
+def _read_images(head: _Head, body: bytes, position: int) -> NDArray[np.uint8] | list[bytes]:
+    shape, size, left = head.shape, head.size, len(body) - position
     if (0 if size is None else size) != left or isinstance(size, bool):
         raise ProtocolError(
             f"input {INPUT}: binary_data_size is {_shown(size)}, and {left} bytes follow the JSON"
         )
     if size is None:
-        return _read_data(tensor["data"], datatype, shape)
-    if datatype == "BYTES":
+        return _read_data(head.data, head.datatype, shape)
+    if head.datatype == "BYTES":
         return read_bytes_tensor(body, shape[0], position)
     if size != math.prod(shape):
         raise ProtocolError(

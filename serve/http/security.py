@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from serve.command import LockstepError
@@ -73,7 +74,7 @@ class Gate:
             HttpError: 403.
         """
         host = headers.get("host", "")
-        name = re.sub(r":\d*$", "", host).lower()
+        name = _without_port(host)
         if host and self._hosts is not None and name not in self._hosts:
             raise HttpError(
                 403, f"not called {name!r:.80}; if a proxy calls it so, say --allowed-host"
@@ -120,3 +121,8 @@ class Gate:
 
 def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
+
+
+@lru_cache(maxsize=256)
+def _without_port(host: str) -> str:
+    return re.sub(r":\d*$", "", host).lower()

@@ -21,7 +21,8 @@ from serve.http.access_log import AccessLog
 from serve.http.app import App
 from serve.http.batcher import Plan
 from serve.http.catalogue import Policy
-from serve.http.connection import Connection, Connections
+from serve.http.connection import Connection
+from serve.http.connections import Connections
 from serve.http.limits import MIB, Limits, Memory
 from serve.http.repository import Repository
 from serve.http.security import Gate, read_keys

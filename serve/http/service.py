@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from serve.http import metrics
-from serve.http.connection import Connections
+from serve.http.connections import Connections
 from serve.http.limits import Limits, Memory
 from serve.http.repository import Repository
 

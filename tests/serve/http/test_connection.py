@@ -13,14 +13,8 @@ from typing import Any, Protocol
 import pytest
 import uvloop
 
-from serve.http.connection import (
-    BACKLOG,
-    DISCARDED,
-    LINGER,
-    REFUSED,
-    Connection,
-    Connections,
-)
+from serve.http.connection import BACKLOG, DISCARDED, LINGER, Connection
+from serve.http.connections import REFUSED, Connections
 from serve.http.limits import Limits, Memory
 from serve.http.messages import HttpError, Request, Response, busy
 

@@ -1,15 +1,12 @@
 """The pages for people, in a real browser, before the real server as a process of its own."""
 
 import base64
-import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +16,12 @@ from axe_playwright_python.sync_playwright import Axe
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from playwright.sync_api import (
-    Browser,
     ConsoleMessage,
     Locator,
     Page,
     Request,
     Response,
     expect,
-    sync_playwright,
 )
 
 import serve
@@ -35,12 +30,13 @@ from serve.classifier import Classifier
 from serve.image_spec import ImageSpec
 from serve.images import read_image
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ROOT = Path(serve.__file__).parents[1]
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
 NAMES = ("black", "dark", HOSTILE, "pale grey", "bright", "white")
 KEY = "open-sesame-open-sesame"
 MOST_BYTES = 40_000
+
+Start = Callable[..., Any]
 
 
 # The server
@@ -88,76 +84,26 @@ def write_bundle(path: Path, names: tuple[str, ...]) -> Path:
     return path
 
 
-@contextlib.contextmanager
-def serving(folder: Path, *arguments: object) -> Iterator[str]:
-    """A server with these arguments: its address. It must end well when it is asked to."""
-    log = folder / "server.log"
-    with log.open("wb") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "serve.http", *map(str, arguments), "--port", "0"],
-            cwd=ROOT,
-            stderr=stderr,
-        )
-        try:
-            deadline = time.monotonic() + 60
-            while not (found := re.search(r"http://[\w.]+:\d+", log.read_text("utf-8"))):
-                assert process.poll() is None, log.read_text("utf-8")
-                assert time.monotonic() < deadline, log.read_text("utf-8")
-                time.sleep(0.05)
-            yield found[0]
-        finally:
-            process.terminate()
-            code = process.wait(timeout=60)
-    assert code == 0, log.read_text("utf-8")
-
-
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bundle(tmp_path_factory.mktemp("bundle") / "shades.onnx", NAMES)
 
 
 @pytest.fixture(scope="module")
-def server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("server")
-    other = write_bundle(folder / "other.onnx", ("night", "day"))
-    with serving(folder, f"shades={bundle}", f"daylight={other}") as address:
-        yield address
+def server(start: Start, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    other = write_bundle(tmp_path_factory.mktemp("server") / "other.onnx", ("night", "day"))
+    return start(f"shades={bundle}", f"daylight={other}").url
 
 
 @pytest.fixture(scope="module")
-def guarded(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def guarded(start: Start, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A server with one model that wants a key and takes no large image."""
-    folder = tmp_path_factory.mktemp("guarded")
-    (folder / "keys.txt").write_text(f"{KEY}\n")
-    arguments = ("--api-keys", folder / "keys.txt", "--max-body", MOST_BYTES)
-    with serving(folder, bundle, *arguments) as address:
-        yield address
+    keys = tmp_path_factory.mktemp("guarded") / "keys.txt"
+    keys.write_text(f"{KEY}\n")
+    return start(bundle, "--api-keys", keys, "--max-body", str(MOST_BYTES)).url
 
 
 # The browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("chromium is not installed")
-        pytest.skip("chromium is not installed")
-    camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", *camera]
-        )
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    page = browser.new_page()
-    page.set_default_timeout(15_000)
-    yield page
-    page.close()
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The protocol v2 as pure functions: what is a request, what is none, and what an answer is."""
 
 import base64
+import contextlib
 import copy
 import json
 import random
@@ -9,7 +10,7 @@ import struct
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -252,18 +253,34 @@ def test_bytes_tensors_are_little_endian_and_come_back() -> None:
     assert read_bytes_tensor(b"", 0) == []
 
 
+@contextlib.contextmanager
+def peak_memory() -> Iterator[list[int]]:
+    """The most bytes that Python held within the block, once it is over."""
+    found: list[int] = []
+    tracemalloc.start()
+    try:
+        yield found
+        found.append(tracemalloc.get_traced_memory()[1])
+    finally:
+        tracemalloc.stop()
+
+
 def test_one_long_text_among_many_takes_no_room_for_many() -> None:
     """numpy would give each of them the length of the longest, at 4 bytes a character."""
     texts = ["A" * 400_000, *["QUJD"] * 1023]
-    tracemalloc.start()
-    try:
+    with peak_memory() as peak:
         images = read_tensor(texts, datatype="BYTES", shape=[1024])
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
     assert len(images) == 1024
     assert len(images[0]) == 300_000
-    assert peak < 8 * 2**20
+    assert peak[0] < 8 * 2**20
+
+
+@pytest.mark.parametrize("rest", ["", 7])
+def test_a_long_text_among_pixels_takes_no_room_for_many(rest: object) -> None:
+    data = ["A" * 400_000, *[rest] * 1023]
+    with peak_memory() as peak:
+        assert "data" in tensor_refusal(data)
+    assert peak[0] < 8 * 2**20
 
 
 # Tensors
@@ -674,17 +691,11 @@ def fill(*parts: bytes) -> bytes:
 def test_hostile_json_costs_little(parts: tuple[bytes, ...]) -> None:
     """In one pass, and with not much more room than the text itself."""
     content = fill(*parts)
-    tracemalloc.start()
     started = time.process_time()
-    try:
-        with pytest.raises(ProtocolError):
-            read_json(content, LIMITS)
-        seconds = time.process_time() - started
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert seconds < 4
-    assert peak < 16 * HOSTILE_BYTES
+    with peak_memory() as peak, pytest.raises(ProtocolError):
+        read_json(content, LIMITS)
+    assert time.process_time() - started < 4
+    assert peak[0] < 16 * HOSTILE_BYTES
 
 
 @pytest.mark.parametrize("field", ["id", "parameters", "inputs", "outputs"])
