@@ -25,7 +25,7 @@ from export.prepared_data import (
     evenly_spaced,
 )
 from export.quiet_tensorflow import import_tensorflow
-from export.run_directory import RunDirectory
+from export.run_directory import RunDirectory, claimed
 from export.run_document import run_document
 from serve.atomic import write_text
 from serve.command import CommandParser, LockstepError, run_command
@@ -204,7 +204,13 @@ def main(arguments: list[str] | None = None) -> int:
             f"{run.bundle}: no such bundle; expected a finished run directory: "
             "run python -m pipeline.run first"
         )
-    proof = prove(run, run.bundle, run.int8_bundle, max_examples=options.max_examples)
+    with claimed(run):
+        _prove_again(run, options.max_examples)
+    return 0
+
+
+def _prove_again(run: RunDirectory, max_examples: int) -> None:
+    proof = prove(run, run.bundle, run.int8_bundle, max_examples=max_examples)
     from export.proof import withdraw
 
     print(format_checks(proof.checks))
@@ -223,7 +229,6 @@ def main(arguments: list[str] | None = None) -> int:
         raise ParityError(
             f"the proof failed ({what}); the file has lost its final name, see {run.parity}"
         )
-    return 0
 
 
 def format_checks(checks: dict[str, Check]) -> str:

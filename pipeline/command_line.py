@@ -28,7 +28,8 @@ examples:
   python -m pipeline.run --recipe my.yaml --train.epochs 30 --train.optimizer.name adam
   python -m pipeline.run --data folder:photos
 
-The same command again continues: finished stages whose inputs did not change are skipped.
+The same command again continues, whatever ended the one before: finished stages whose inputs did
+not change are skipped, and a training goes on where it was, with the same result to the last bit.
 """
 
 
@@ -38,6 +39,7 @@ class Invocation:
 
     config: Config
     run_dir: Path
+    fresh: bool
 
 
 def parse(arguments: list[str] | None = None) -> Invocation:
@@ -67,10 +69,10 @@ def parse(arguments: list[str] | None = None) -> Invocation:
     resolve(values, {}, origin=recipe)  # so that an error names the recipe if it is the recipe's
     config = resolve(values, overrides)
     name = Path(recipe).stem if recipe else _run_name(config.data)
-    return Invocation(config, Path(options.run_dir or Path("runs") / name))
+    return Invocation(config, Path(options.run_dir or Path("runs") / name), options.fresh)
 
 
-_OWN_OPTIONS = ("recipe", "run_dir", "debug")
+_OWN_OPTIONS = ("recipe", "run_dir", "fresh", "debug")
 
 
 def _recipe_of(data: str) -> str | None:
@@ -95,7 +97,7 @@ def _parser() -> CommandParser:
             "verify, report."
         ),
         epilog=EPILOG,
-        usage="%(prog)s [--recipe NAME|FILE] [--run-dir DIR] [--KEY VALUE ...]",
+        usage="%(prog)s [--recipe NAME|FILE] [--run-dir DIR] [--fresh] [--KEY VALUE ...]",
     )
     parser.add_argument(
         "--recipe",
@@ -105,6 +107,11 @@ def _parser() -> CommandParser:
     )
     parser.add_argument(
         "--run-dir", metavar="DIR", help="where the run lives (default: runs/<recipe>)"
+    )
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="start an unfinished training over, from its first step",
     )
     _add_options(parser, parser.add_argument_group("config"), Config, "")
     return parser
@@ -162,12 +169,14 @@ def _add_choice(
 
 
 def _add(group: argparse._ArgumentGroup, key: str, annotation: Any, text: str) -> None:
+    alone: dict[str, Any] = {"nargs": "?", "const": "true"} if annotation is bool else {}
     group.add_argument(
         f"--{key}",
         metavar=_metavar(annotation),
         dest=key,
         default=argparse.SUPPRESS,
         help=text.replace("%", "%%"),
+        **alone,
     )
 
 

@@ -169,7 +169,7 @@ class ConstantOptions(Options):
 
 ScheduleOptions = CosineOptions | ConstantOptions
 
-MONITORS = {
+MONITORS: dict[str, Literal["max", "min"]] = {
     "val_accuracy": "max",
     "val_loss": "min",
 }
@@ -190,6 +190,8 @@ class TrainOptions(Options):
     """Validation figure that picks the best epoch."""
     early_stopping: int | None = Field(None, ge=1)
     """Stop after so many epochs without a better one; null trains all epochs."""
+    checkpoint_minutes: float = Field(5.0, gt=0)
+    """Minutes after which the state is written within an epoch, too; it always is after one."""
 
 
 class EvaluateOptions(Options):
@@ -226,6 +228,8 @@ class Config(Options):
     """Source of images: digits, fashion-mnist, folder:PATH, npz:PATH or tfds:NAME."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Decides splits, initial weights, order and augmentation."""
+    deterministic: bool = False
+    """Only operations that give the same bits every time, on a GPU too; slower there."""
     prepare: PrepareOptions = PrepareOptions()
     augment: AugmentOptions = AugmentOptions()
     model: Annotated[ModelOptions, Field(discriminator="name")] = CnnOptions()

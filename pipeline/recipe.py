@@ -119,9 +119,9 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def differing_keys(one: Config, other: Config) -> list[str]:
-    """`key old -> new` for every dotted key in which two configs differ."""
-    old, new = _flat(one.model_dump()), _flat(other.model_dump())
+def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """`key old -> new` for every dotted key in which two trees differ."""
+    old, new = _flat(one), _flat(other)
     return [
         f"{key} {old.get(key)} -> {new.get(key)}"
         for key in dict.fromkeys((*old, *new))

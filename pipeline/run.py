@@ -10,16 +10,19 @@ The same command again continues.
 
 import importlib
 import shlex
+import sys
 from typing import Any
 
 from export.quiet_tensorflow import import_tensorflow
-from export.run_directory import RunDirectory
+from export.run_directory import RunDirectory, claimed
 from export.verify import ParityError
-from pipeline.command_line import parse
+from pipeline.command_line import Invocation, parse
 from pipeline.config import Config
 from pipeline.data import sources
 from pipeline.recipe import ConfigError, differing_keys, load_recipe, resolve, to_yaml
 from pipeline.stages import Stage, StageFunction, StageRunner
+from pipeline.stopping import Stopped, stop_signals
+from pipeline.training import checkpoints
 from serve.atomic import write_text
 from serve.command import run_command
 
@@ -53,7 +56,7 @@ PREPARE = Stage(
 )
 TRAIN = Stage(
     "train",
-    lambda config: config.model_dump(include={"seed", "augment", "model", "train"}),
+    lambda config: {**checkpoints.decisive(config), "prepare": None},
     ("prepare",),
     lambda run: (run.model, run.history, run.training),
     _later("pipeline.training.train", "train"),
@@ -98,17 +101,32 @@ REPORT = Stage(
 def main(arguments: list[str] | None = None) -> int:
     """The command. Exit code 1 if the proof fails, after the report has been written."""
     invocation = parse(arguments)
+    try:
+        with stop_signals.received():
+            return _run(invocation)
+    except Stopped as stopped:
+        again = shlex.join(sys.argv[1:] if arguments is None else arguments)
+        print(
+            f"{stopped}: what is finished is kept; to continue: python -m pipeline.run {again}",
+            file=sys.stderr,
+        )
+        return stopped.exit_code
+
+
+def _run(invocation: Invocation) -> int:
     config, run = invocation.config, RunDirectory(invocation.run_dir)
     sources.identity(config.data)  # data that are not there claim no run directory
-    _enter(run, config)
-    stages = (PREPARE, TRAIN, EVALUATE, EXPORT, QUANTIZE, VERIFY, REPORT)
-    runner = StageRunner(config, run, stages)
-    try:
-        for stage in stages:
-            runner.run(stage)
-    except ParityError:
-        REPORT.run(config, run)  # the page shows what differs; it is not a finished stage
-        raise
+    _check_place(run)
+    with claimed(run):
+        _enter(run, invocation)
+        stages = (PREPARE, TRAIN, EVALUATE, EXPORT, QUANTIZE, VERIFY, REPORT)
+        runner = StageRunner(config, run, stages)
+        try:
+            for stage in stages:
+                runner.run(stage)
+        except ParityError:
+            REPORT.run(config, run)  # the page shows what differs; it is not a finished stage
+            raise
     print(f"\nbundle     {run.bundle}")
     if run.int8_bundle.is_file():
         print(f"int8       {run.int8_bundle}")
@@ -119,26 +137,35 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _enter(run: RunDirectory, config: Config) -> None:
-    """Claim the run directory: a new one, or one that holds a run on the same data.
+def _check_place(run: RunDirectory) -> None:
+    """Raises ConfigError: something else than a run is there."""
+    files = list(run.path.iterdir()) if run.path.is_dir() else []
+    is_foreign = files not in ([], [run.lock]) and not run.config.is_file()
+    if is_foreign or (run.path.exists() and not run.path.is_dir()):
+        raise ConfigError(
+            f"{run.path}: expected a new directory or one with a run in it, and found other "
+            "files; name another with --run-dir"
+        )
+
+
+def _enter(run: RunDirectory, invocation: Invocation) -> None:
+    """Write the config, if the run is one on the same data.
 
     Raises:
-        ConfigError: the directory holds something else.
+        ConfigError: it is on other data, or has a training that another config began.
     """
-    if not run.config.is_file():
-        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
-            raise ConfigError(
-                f"{run.path}: expected a new directory or one with a run in it, and found other "
-                "files; name another with --run-dir"
-            )
-    else:
+    config = invocation.config
+    if run.config.is_file():
         previous = resolve(load_recipe(str(run.config)), {}, origin=str(run.config))
         if not sources.same(previous.data, config.data):
             raise ConfigError(
                 f"{run.path}: holds a run on {previous.data}, expected one on {config.data}; "
                 "name another directory with --run-dir, or delete this one"
             )
-        changed = differing_keys(previous, config)
+        if invocation.fresh:
+            checkpoints.forget(run)
+        checkpoints.refuse_other_config(run, config)
+        changed = differing_keys(previous.model_dump(), config.model_dump())
         if changed:
             print(f"config     changed since the last run: {', '.join(changed)}")
     print(f"run        {run.path}", flush=True)

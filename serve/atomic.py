@@ -20,11 +20,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     remove(temporary)
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         if temporary.is_dir() and path.exists():  # a directory cannot replace another in one step
             remove(aside)
             path.replace(aside)
         temporary.replace(path)
+        _sync_one(path.parent)
         remove(aside)
     except BaseException as error:
         # "No space left on device" alone helps nobody, nor does the temporary's name.
@@ -50,12 +51,15 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
-    """Flush files to the disk, so that a rename never outlives the bytes it names."""
-    for file in [path] if path.is_file() else path.rglob("*"):
-        if file.is_file():
-            descriptor = os.open(file, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+def sync(path: Path) -> None:
+    """Flush a file or a tree to the disk, so that a rename never outlives the bytes it names."""
+    for item in (path, *path.rglob("*")):
+        _sync_one(item)
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,15 +1,21 @@
-"""Keras callbacks of our own: the learning rate by step, and history.csv."""
+"""Keras callbacks of our own. Those that keep something between steps can hand it over and take it
+back, so that a training that goes on after a kill knows all that it knew.
+"""
 
 import csv
 import io
+import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
 
 from pipeline.training.schedules import Schedule
-from serve.atomic import write_text
+from serve.atomic import remove, write_text
 
 HISTORY_COLUMNS = (
     "epoch",
@@ -22,6 +28,25 @@ HISTORY_COLUMNS = (
     "seconds",
     "images_per_second",
 )
+
+Figures = dict[str, float]
+
+
+class Stateful(keras.callbacks.Callback):
+    """A callback that keeps something.
+
+    `state` is what JSON can hold, and `arrays` the rest; `restore` gets both back after
+    `on_train_begin`.
+    """
+
+    def state(self) -> Any:
+        return None
+
+    def arrays(self) -> list[NDArray[Any]]:
+        return []
+
+    def restore(self, state: Any, arrays: list[NDArray[Any]]) -> None:
+        raise NotImplementedError
 
 
 class LearningRate(keras.callbacks.Callback):
@@ -41,41 +66,156 @@ class LearningRate(keras.callbacks.Callback):
         optimizer.learning_rate = self._schedule(step)
 
 
-class HistoryFile(keras.callbacks.Callback):
+class HistoryFile(Stateful):
     """Writes history.csv anew after every epoch, so that it is whole at any instant.
 
     `step` counts updates so far, `learning_rate` is that of the epoch's last step, `seconds` is the
     whole epoch with validation, `images_per_second` is training alone.
+
+    Attributes:
+        rows: one for every epoch; keys are `HISTORY_COLUMNS`.
     """
 
     def __init__(self, path: Path, examples: int) -> None:
         super().__init__()
         self._path = path
         self._examples = examples
-        self.rows: list[dict[str, float]] = []
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._start = time.perf_counter()
+        self._start = 0.0
+        self._elapsed = 0.0
         self._trained: float | None = None
+        self.rows: list[Figures] = []
 
-    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
-        self._trained = time.perf_counter()
+    def on_epoch_begin(self, epoch: int, logs: Figures | None = None) -> None:
+        self._start = time.perf_counter() - self._elapsed
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        end = time.perf_counter()
+    def on_test_begin(self, logs: Figures | None = None) -> None:
+        self._trained = self._trained or time.perf_counter() - self._start
+
+    def on_epoch_end(self, epoch: int, logs: Figures | None = None) -> None:
+        seconds = time.perf_counter() - self._start
         optimizer = self.model.optimizer
-        figures = {key: float(value) for key, value in (logs or {}).items()}
         row = {
-            **figures,
+            **(logs or {}),
             "epoch": epoch + 1,
             "step": int(keras.ops.convert_to_numpy(optimizer.iterations)),
             "learning_rate": float(keras.ops.convert_to_numpy(optimizer.learning_rate)),
-            "seconds": round(end - self._start, 3),
-            "images_per_second": round(self._examples / ((self._trained or end) - self._start), 1),
+            "seconds": round(seconds, 3),
+            "images_per_second": round(self._examples / (self._trained or seconds), 1),
         }
-        self.rows.append(row)
+        self.rows.append({key: row[key] for key in HISTORY_COLUMNS})
+        self._start, self._elapsed, self._trained = time.perf_counter(), 0.0, None
+        self.write()
+
+    def write(self) -> None:
+        """All rows there are."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, HISTORY_COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self._path, text.getvalue())
+
+    def state(self) -> Any:
+        elapsed = time.perf_counter() - self._start
+        return {"rows": self.rows, "elapsed": elapsed, "trained": self._trained}
+
+    def restore(self, state: Any, arrays: list[NDArray[Any]]) -> None:
+        self.rows, self._elapsed, self._trained = state["rows"], state["elapsed"], state["trained"]
+        self.write()
+
+
+class Best(Stateful):
+    """Keeps the weights of the best epoch, and stops when for too long none was better.
+
+    Args:
+        monitor: key of the epoch's figures.
+        mode: whether more of it is better, or less.
+        patience: epochs without a better one after which the training stops; None never stops it.
+
+    Attributes:
+        epoch: the best one, counted from 0; -1 before the first.
+        value: its figure; nan before the first.
+    """
+
+    def __init__(self, monitor: str, mode: Literal["max", "min"], patience: int | None) -> None:
+        super().__init__()
+        self._monitor, self._sign, self._patience = monitor, 1 if mode == "max" else -1, patience
+        self.epoch = -1
+        self.value = math.nan
+        self._weights: list[NDArray[Any]] = []
+
+    def on_epoch_end(self, epoch: int, logs: Figures | None = None) -> None:
+        value = (logs or {})[self._monitor]
+        if math.isnan(self.value) or self._sign * value > self._sign * self.value:
+            self.epoch, self.value = epoch, value
+            self._weights = [np.array(weight) for weight in self.model.get_weights()]
+        elif self._patience and epoch - self.epoch >= self._patience:
+            self.model.stop_training = True
+
+    def take(self) -> None:
+        """Give the model the weights of the best epoch."""
+        self.model.set_weights(self._weights)
+
+    def state(self) -> Any:
+        return {"epoch": self.epoch, "value": self.value}
+
+    def arrays(self) -> list[NDArray[Any]]:
+        return self._weights
+
+    def restore(self, state: Any, arrays: list[NDArray[Any]]) -> None:
+        self.epoch, self.value, self._weights = state["epoch"], state["value"], arrays
+
+
+class TensorBoardLogs(Stateful):
+    """Loss, accuracy and learning rate by epoch, for `tensorboard --logdir`.
+
+    A training that goes on cuts its files off where they were, so that no epoch is in them twice.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+        self._writers: dict[str, tf.summary.SummaryWriter] = {}
+
+    def on_train_begin(self, logs: Figures | None = None) -> None:
+        self._writers = {}
+
+    def on_epoch_end(self, epoch: int, logs: Figures | None = None) -> None:
+        try:
+            self._write(epoch, logs or {})
+        except tf.errors.OpError as error:
+            raise OSError(f"{self._folder}: {error.message}") from error
+
+    def _write(self, epoch: int, figures: Figures) -> None:
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        for split, prefix, more in (
+            ("train", "", {"learning_rate": rate}),
+            ("validation", "val_", {}),
+        ):
+            if split not in self._writers:
+                self._writers[split] = tf.summary.create_file_writer(str(self._folder / split))
+            with self._writers[split].as_default(step=epoch + 1):
+                for name in ("loss", "accuracy"):
+                    tf.summary.scalar(name, figures[prefix + name])
+                for name, value in more.items():
+                    tf.summary.scalar(name, value)
+            self._writers[split].flush()
+
+    def on_train_end(self, logs: Figures | None = None) -> None:
+        for writer in self._writers.values():
+            writer.close()
+        self._writers = {}
+
+    def state(self) -> Any:
+        return {str(file.relative_to(self._folder)): file.stat().st_size for file in self._files()}
+
+    def restore(self, state: Any, arrays: list[NDArray[Any]]) -> None:
+        for file in self._files():
+            size = state.get(str(file.relative_to(self._folder)))
+            if size is None:
+                remove(file)
+            elif file.stat().st_size > size:
+                with open(file, "r+b") as stream:
+                    stream.truncate(size)
+
+    def _files(self) -> list[Path]:
+        return [file for file in sorted(self._folder.rglob("*")) if file.is_file()]

@@ -1,13 +1,11 @@
 """The stage `train`: fit the model and keep the best epoch."""
 
 import json
-import math
-import shutil
 import sys
-import time
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 import models
 from export.prepared_data import PreparedData
@@ -20,8 +18,11 @@ from pipeline.input.batches import (
     training_batches,
 )
 from pipeline.recipe import ConfigError
-from pipeline.training.callbacks import HistoryFile, LearningRate
+from pipeline.stopping import stop_signals
+from pipeline.training.callbacks import Best, HistoryFile, LearningRate, TensorBoardLogs
+from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.device import prepare_device
+from pipeline.training.loop import NotFiniteError, Plan, Position, Training
 from pipeline.training.optimizers import build_optimizer
 from pipeline.training.schedules import build_schedule
 from serve.atomic import atomic_path, remove, write_text
@@ -30,71 +31,105 @@ from serve.atomic import atomic_path, remove, write_text
 def train(config: Config, run: RunDirectory) -> str:
     """Train on the training split, select on the validation split; returns a one-line summary.
 
-    Writes `run.model` (the best epoch), `run.history`, `run.logs` and `run.training`.
+    Goes on from `run.checkpoints` if there is the state of this training. Writes `run.model` (the
+    best epoch), `run.history`, `run.logs` and `run.training`.
 
     Raises:
-        ConfigError: the model cannot be built for these images, or the loss became infinite.
+        ConfigError: the model cannot be built for these images, the loss became infinite, or
+            another training is unfinished here.
+        Stopped: a signal asked for it; the state is written.
     """
-    device = prepare_device()
+    device = prepare_device(deterministic=config.deterministic)
     keras.utils.set_random_seed(config.seed)
     data = PreparedData.open(run.data)
-    classes = len(data.manifest.class_names)
-    training, validation = (
-        Examples(data.images, data.labels, data.indices(split), classes)
-        for split in ("train", "validation")
-    )
     model = build_model(config, data)
     compile_model(model, config)
+    build_variables(model, len(data.manifest.class_names))
     print(f"           {model.count_params():,} parameters on {device}", flush=True)
 
-    for leftover in (run.logs, run.checkpoints):
-        remove(leftover)
-    run.checkpoints.mkdir(parents=True)
-    best = run.checkpoints / "best.keras"
-    history = HistoryFile(run.history, len(training))
-    started = time.perf_counter()
-    model.fit(
-        training_batches(
-            training,
-            batch_size=config.train.batch_size,
-            epochs=config.train.epochs,
-            seed=config.seed,
-            augmentation=config.augment,
-        ),
-        epochs=config.train.epochs,
-        steps_per_epoch=steps_per_epoch(len(training), config.train.batch_size),
-        validation_data=evaluation_batches(validation, batch_size=256),
-        callbacks=[*_callbacks(config, run, len(training)), history],
-        shuffle=False,  # the batches already are
-        verbose=1 if sys.stdout.isatty() else 2,
-    )
-    seconds = time.perf_counter() - started
-    last = history.rows[-1]
-    if not math.isfinite(last["loss"]):
-        raise ConfigError(
-            f"training stopped in epoch {last['epoch']}, step {last['step']}: the loss is no "
-            f"longer a finite number, at a learning rate of {last['learning_rate']:.3g}; "
-            "lower --train.optimizer.learning_rate"
-        )
-    with atomic_path(run.model) as temporary:
-        shutil.copyfile(best, temporary)
+    plan = make_plan(config, data)
+    best = Best(config.train.monitor, MONITORS[config.train.monitor], config.train.early_stopping)
+    history = HistoryFile(run.history, len(data.indices("train")))
+    callbacks = [learning_rate(config, plan), best, history, TensorBoardLogs(run.logs)]
+    training = Training(model, plan, callbacks, verbose=1 if sys.stdout.isatty() else 2)
+    machine = {"device": device, "tensorflow": tf.__version__, "keras": keras.__version__}
+    checkpoints = Checkpoints(run, config, images=data.manifest.fingerprint, machine=machine)
+    if checkpoints.restore(training):
+        print(f"           continues after {_place(training.position, plan)}", flush=True)
+    else:
+        remove(run.logs)
+    _run_to_the_end(training, plan, checkpoints)
 
-    monitor = config.train.monitor
-    choose = max if MONITORS[monitor] == "max" else min
-    best_row = choose(history.rows, key=lambda row: row[monitor])
+    best.take()
+    selected = keras.Model(model.inputs, model.outputs, name=model.name)  # without the optimizer
+    with atomic_path(run.model) as temporary:
+        selected.save(temporary)
+    seconds = sum(row["seconds"] for row in history.rows)
     write_text(
         run.training,
         _json(
             device=device,
             parameters=model.count_params(),
             epochs=len(history.rows),
-            best_epoch=int(best_row["epoch"]),
-            monitor=monitor,
-            best_value=best_row[monitor],
+            best_epoch=best.epoch + 1,
+            monitor=config.train.monitor,
+            best_value=best.value,
             seconds=round(seconds, 1),
         ),
     )
-    return f"best {monitor} {best_row[monitor]:.4f} in epoch {best_row['epoch']}"
+    return f"best {config.train.monitor} {best.value:.4f} in epoch {best.epoch + 1}"
+
+
+def _run_to_the_end(training: Training, plan: Plan, checkpoints: Checkpoints) -> None:
+    """Train, and write the state after every epoch, every few minutes, and before a stop."""
+    position = training.position
+
+    def between() -> None:
+        is_epoch_over = position.step == 0
+        if is_epoch_over or checkpoints.is_due() or stop_signals.number:
+            checkpoints.write(training)
+        if stop_signals.number:
+            print(f"           saved after {_place(position, plan)}", flush=True)
+            stop_signals.check()
+
+    try:
+        with stop_signals.deferred():
+            training.run(between)
+    except NotFiniteError as error:
+        raise ConfigError(
+            f"training stopped at {_place(position, plan)}: the loss is no longer a finite number, "
+            f"at a learning rate of {error.learning_rate:.3g}; lower "
+            "--train.optimizer.learning_rate and start over with --fresh"
+        ) from error
+
+
+def _place(position: Position, plan: Plan) -> str:
+    if position.step == 0:
+        return f"epoch {position.epoch} of {plan.epochs}"
+    step = f"step {position.step:,} of {plan.steps_per_epoch:,}"
+    return f"{step} in epoch {position.epoch + 1} of {plan.epochs}"
+
+
+def make_plan(config: Config, data: PreparedData) -> Plan:
+    """Batches, epochs and steps."""
+    options = config.train
+    training, validation = (
+        Examples(data.images, data.labels, data.indices(split), len(data.manifest.class_names))
+        for split in ("train", "validation")
+    )
+    return Plan(
+        batches=lambda first_step: training_batches(
+            training,
+            batch_size=options.batch_size,
+            epochs=options.epochs,
+            seed=config.seed,
+            augmentation=config.augment,
+            first_step=first_step,
+        ),
+        validation=evaluation_batches(validation, batch_size=256),
+        epochs=options.epochs,
+        steps_per_epoch=steps_per_epoch(len(training), options.batch_size),
+    )
 
 
 def build_model(config: Config, data: PreparedData) -> keras.Model:
@@ -123,29 +158,24 @@ def compile_model(model: keras.Model, config: Config) -> None:
     )
 
 
-def _callbacks(config: Config, run: RunDirectory, examples: int) -> list[keras.callbacks.Callback]:
-    monitor, mode = config.train.monitor, MONITORS[config.train.monitor]
-    schedule = build_schedule(
-        config.train.schedule,
-        peak=config.train.optimizer.learning_rate,
-        steps_per_epoch=steps_per_epoch(examples, config.train.batch_size),
-        epochs=config.train.epochs,
-    )
-    callbacks = [
-        LearningRate(schedule),
-        keras.callbacks.ModelCheckpoint(
-            run.checkpoints / "best.keras", monitor=monitor, mode=mode, save_best_only=True
-        ),
-        keras.callbacks.TensorBoard(run.logs, write_graph=False),
-        keras.callbacks.TerminateOnNaN(),
-    ]
-    if config.train.early_stopping:
-        callbacks.append(
-            keras.callbacks.EarlyStopping(
-                monitor=monitor, mode=mode, patience=config.train.early_stopping
-            )
+def build_variables(model: keras.Model, classes: int) -> None:
+    """Make every variable that the first step would: the optimizer's, and the metrics'."""
+    model.optimizer.build(model.trainable_variables)
+    nothing = tf.zeros([1, classes])
+    model.compute_metrics(None, nothing, nothing)
+    model.reset_metrics()
+
+
+def learning_rate(config: Config, plan: Plan) -> LearningRate:
+    """The callback that follows the schedule which `config` names."""
+    return LearningRate(
+        build_schedule(
+            config.train.schedule,
+            peak=config.train.optimizer.learning_rate,
+            steps_per_epoch=plan.steps_per_epoch,
+            epochs=plan.epochs,
         )
-    return callbacks
+    )
 
 
 def _json(**values: Any) -> str:

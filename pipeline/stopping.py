@@ -1,0 +1,71 @@
+"""SIGTERM and SIGINT: the first asks to stop, the second ends the process at once."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stopped(BaseException):
+    """A signal asked to stop. No `Exception`, so that nothing takes it for a failure of its own.
+
+    Attributes:
+        exit_code: as shells have it, 128 and the number of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.exit_code = 128 + number
+
+
+class StopSignals:
+    """What this process was asked by signals.
+
+    Attributes:
+        number: of the one that came, or 0.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._can_wait = False
+
+    @contextmanager
+    def received(self) -> Iterator[None]:
+        """Within the block, in the main thread, a signal raises Stopped."""
+        before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            self.number = 0
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Within the block it waits; whoever works there calls `check` when it suits."""
+        self._can_wait = True
+        try:
+            yield
+        finally:
+            self._can_wait = False
+        self.check()
+
+    def check(self) -> None:
+        """Raises Stopped: a signal came."""
+        if self.number:
+            raise Stopped(self.number)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.number:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self.number = number
+        if not self._can_wait:
+            self.check()
+
+
+stop_signals = StopSignals()
+"""Signals come to the whole process, so there is one of these."""

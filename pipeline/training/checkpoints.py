@@ -1,0 +1,133 @@
+"""When the state of a training is written, and which training it belongs to."""
+
+import sys
+import time
+from typing import Any, Protocol
+
+from export.run_directory import RunDirectory
+from pipeline.config import Config
+from pipeline.recipe import ConfigError, differing_keys
+from pipeline.training.state_file import State, StateError, StateFiles
+
+VERSION = 1
+"""Raised when a release would go on otherwise from the same state."""
+
+
+class Resumable(Protocol):
+    """What a training offers."""
+
+    def state(self) -> State: ...
+    def restore(self, state: State) -> None: ...
+
+
+class Checkpoints:
+    """The states of one run's training.
+
+    Args:
+        images: fingerprint of the images that it learns from.
+        machine: what may change the last bits of a result: device, versions of the tools.
+    """
+
+    def __init__(
+        self, run: RunDirectory, config: Config, *, images: str, machine: dict[str, str]
+    ) -> None:
+        self._run = run
+        self._files = StateFiles(run.checkpoints)
+        self._identity = {"version": VERSION, "images": images, "config": decisive(config)}
+        self._machine = machine
+        self._interval = 60 * config.train.checkpoint_minutes
+        self._written = time.monotonic()
+
+    def restore(self, training: Resumable) -> bool:
+        """Bring a training to where its last state was taken; says so if there is one.
+
+        Raises:
+            ConfigError: the state is that of another training which is unfinished, or no state is
+                whole any more.
+        """
+        state, problems = _read(self._files)
+        for problem in problems:
+            _warn(f"{problem}; going on from the state before it")
+        if state is None:
+            return False
+        if state.document["identity"] != self._identity:
+            if not _is_finished(state):
+                began = state.document["identity"]
+                what = "images" if began["images"] != self._identity["images"] else "code"
+                raise ConfigError(f"{_unfinished(self._run, state)} with other {what}; {WAYS_OUT}")
+            self._files.forget()
+            return False
+        try:
+            training.restore(state)
+        except StateError as error:
+            raise ConfigError(f"{self._files.newest}: {error}; {WAYS_OUT}") from error
+        for key, value in self._machine.items():
+            before = state.document["machine"].get(key)
+            if before != value:
+                _warn(f"{key} was {before}, is {value}: the last bits of the result may differ")
+        return True
+
+    def write(self, training: Resumable) -> None:
+        """Take and write the state.
+
+        Raises:
+            OSError: it cannot be written; the one before stays.
+        """
+        state = training.state()
+        state.document.update(identity=self._identity, machine=self._machine)
+        self._files.write(state)
+        self._written = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether the last one is older than `train.checkpoint_minutes`."""
+        return time.monotonic() - self._written >= self._interval
+
+
+WAYS_OUT = "start it over with --fresh, or name another --run-dir"
+
+
+def decisive(config: Config) -> dict[str, Any]:
+    """The part of a config on which the weights depend."""
+    sections = {"seed", "deterministic", "prepare", "augment", "model", "train"}
+    tree = config.model_dump(include=sections)
+    del tree["train"]["checkpoint_minutes"]
+    del tree["prepare"]["max_rejected_share"]
+    return tree
+
+
+def refuse_other_config(run: RunDirectory, config: Config) -> None:
+    """Raises ConfigError: the run has an unfinished training that another config began."""
+    state, _ = _read(StateFiles(run.checkpoints))
+    if state is None or _is_finished(state):
+        return
+    changed = differing_keys(state.document["identity"]["config"], decisive(config))
+    if changed:
+        raise ConfigError(
+            f"{_unfinished(run, state)} with other values: {', '.join(changed)}; give it its own "
+            f"back, {WAYS_OUT}"
+        )
+
+
+def forget(run: RunDirectory) -> None:
+    """Throw the states away: the next training begins anew."""
+    StateFiles(run.checkpoints).forget()
+
+
+def _read(files: StateFiles) -> tuple[State | None, list[str]]:
+    try:
+        return files.read()
+    except StateError as error:
+        raise ConfigError(f"nothing whole is left of the training: {error}; {WAYS_OUT}") from error
+
+
+def _is_finished(state: State) -> bool:
+    return bool(state.document["position"]["finished"])
+
+
+def _unfinished(run: RunDirectory, state: State) -> str:
+    epoch = state.document["position"]["epoch"] + 1
+    return f"{run.path}: its training is unfinished (in epoch {epoch}) and began"
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,176 @@
+"""`python -m pipeline.run`, killed and asked to stop at any instant."""
+
+import csv
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+import numpy as np
+import pytest
+
+from export.serving_function import load_model
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ("prepare", "train", "evaluate", "export", "quantize", "verify", "report")
+PLAN = (("prepare", 6), ("train", 14), ("export", 5), ("verify", 5))
+"""So many kills in each of these stages."""
+
+CONFIG = """
+train:
+  epochs: 8
+  batch_size: 64
+  early_stopping: 6
+  checkpoint_minutes: 0.005
+  optimizer: {name: momentum, learning_rate: 0.03}
+model: {name: cnn, filters: [16, 32], dropout: 0.3}
+augment: {rotation: 10, crop_padding: 1}
+quantize: {enabled: false}
+verify: {max_examples: 60}
+"""
+
+
+class Command:
+    """A run in a process of its own, followed by what it prints."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.output: list[str] = []
+        self._lines: SimpleQueue[str | None] = SimpleQueue()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.run", "--recipe", "chaos.yaml", *arguments],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "SOURCE_DATE_EPOCH": "1700000000"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        with self.process.stdout as stream:
+            for line in stream:
+                self.output.append(line.rstrip("\n"))
+                self._lines.put(line)
+        self._lines.put(None)
+
+    def wait_for(self, pattern: str, seconds: float = 120) -> str | None:
+        """The first line in which it is found; None if the process ends before."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0.0, end - time.monotonic()))
+            except Empty:
+                raise AssertionError(f"no {pattern!r} in {self.output}") from None
+            if line is None or re.search(pattern, line):
+                return line
+
+    def end(self, seconds: float = 300) -> int:
+        self.wait_for("^$ never", seconds)
+        return self.process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    (folder / "chaos.yaml").write_text(CONFIG)
+    command = Command(folder)
+    assert command.end() == 0, command.output
+    return folder / "runs" / "chaos"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "chaos.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+def history_of(run: Path) -> list[dict[str, str]]:
+    with open(run / "history.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for row in rows:
+        del row["seconds"], row["images_per_second"]
+    return rows
+
+
+def assert_same(run: Path, other: Path) -> None:
+    weights, others = (load_model(item / "model.keras").get_weights() for item in (run, other))
+    for weight, expected in zip(weights, others, strict=True):
+        np.testing.assert_array_equal(weight, expected)
+    assert history_of(run) == history_of(other)
+    for name in ("metrics.json", "test_probabilities.npy", "model.onnx"):
+        assert (run / name).read_bytes() == (other / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_thirty_kills_change_nothing(folder: Path, uninterrupted: Path) -> None:
+    seconds = {
+        name: record["seconds"]
+        for name, record in json.loads((uninterrupted / "stages.json").read_bytes()).items()
+    }
+    generator, run = random.Random(20), folder / "runs" / "chaos"
+    hit: list[str] = []
+    for target, kills in PLAN:
+        later = "|".join(STAGES[STAGES.index(target) :])
+        wanted = len(hit) + kills
+        while len(hit) < wanted:
+            command = Command(folder)
+            command.wait_for(rf"^({later}) +\.\.\.$")
+            time.sleep(generator.uniform(0, max(seconds[target], 0.2)))
+            command.process.kill()
+            if command.end() == -signal.SIGKILL:
+                hit.append([line.split()[0] for line in command.output if line[-4:] == " ..."][-1])
+            else:  # it was quicker: let it have something to do again
+                assert command.process.returncode == 0, command.output
+                assert_same(run, uninterrupted)
+                (run / "parity.json").unlink()
+    assert {"prepare", "train", "export", "verify"} <= set(hit), hit
+    command = Command(folder)
+    assert command.end() == 0, command.output
+    assert_same(run, uninterrupted)
+
+
+@pytest.mark.slow
+def test_a_signal_saves_and_says_how_to_continue(folder: Path, uninterrupted: Path) -> None:
+    command = Command(folder)
+    command.wait_for(r"^Epoch 2/8")
+    started = time.monotonic()
+    command.process.terminate()
+    assert command.end() == 143, command.output
+    assert time.monotonic() - started < 5
+    assert "Traceback" not in "\n".join(command.output)
+    assert any("saved after" in line for line in command.output)
+    assert command.output[-1] == (
+        "stopped by SIGTERM: what is finished is kept; to continue: "
+        "python -m pipeline.run --recipe chaos.yaml"
+    )
+    other = Command(folder, "--train.epochs", "9")
+    assert other.end() == 2
+    assert "unfinished" in other.output[-1]
+    assert "train.epochs 8 -> 9" in other.output[-1]
+    again = Command(folder)
+    assert again.wait_for("continues after")
+    second = Command(folder)
+    assert second.end() == 2
+    assert "another process is at work in this run" in second.output[-1]
+    assert again.end() == 0, again.output
+    assert_same(folder / "runs" / "chaos", uninterrupted)
+
+
+@pytest.mark.slow
+def test_a_fresh_start_forgets_the_unfinished_training(folder: Path) -> None:
+    command = Command(folder)
+    command.wait_for(r"^Epoch 2/8")
+    command.process.terminate()
+    assert command.end() == 143
+    command = Command(folder, "--train.epochs", "1", "--fresh")
+    assert command.end() == 0, command.output
+    assert not any("continues" in line for line in command.output)
+    assert len(history_of(folder / "runs" / "chaos")) == 1
