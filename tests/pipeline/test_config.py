@@ -80,6 +80,26 @@ def test_the_last_of_two_equal_options_counts():
     assert parse(["--seed", "1", "--seed", "2"]).config.seed == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "value"),
+    [
+        (["--deterministic"], True),
+        (["--deterministic", "true"], True),
+        (["--deterministic=false"], False),
+        (["--deterministic", "--seed", "3"], True),
+        ([], False),
+    ],
+)
+def test_a_switch_needs_no_value(arguments: list[str], value: bool) -> None:
+    assert parse(arguments).config.deterministic is value
+
+
+def test_fresh_is_no_key_of_the_config() -> None:
+    assert parse(["--fresh"]).fresh
+    assert not parse([]).fresh
+    assert parse(["--fresh"]).config == parse([]).config
+
+
 def test_a_config_is_frozen():
     with pytest.raises(ValidationError, match="frozen"):
         Config().seed = 3

@@ -233,6 +233,30 @@ def test_early_stopping_counts_on(
     assert_same(run, whole)
 
 
+DETERMINISTIC = """
+import sys
+from pathlib import Path
+from export.run_directory import RunDirectory
+from pipeline.training.train import train
+from tests.pipeline.test_resume import config_of
+
+train(config_of(deterministic=True), RunDirectory(Path(sys.argv[1])))
+"""
+
+
+def test_a_deterministic_training_gives_the_same_bits(
+    new_run: Callable[[str], RunDirectory], uninterrupted: RunDirectory
+) -> None:
+    """In a process of its own, since TensorFlow cannot leave that mode. On a CPU the same
+    operations are taken anyway; what they refuse to do at random would end the training."""
+    run = new_run("run")
+    subprocess.run(
+        [sys.executable, "-c", DETERMINISTIC, str(run.path)],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True,
+    )  # fmt: skip
+    assert history_of(run) == history_of(uninterrupted)
+
+
 # Damage
 
 
