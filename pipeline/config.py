@@ -167,11 +167,26 @@ class ConstantOptions(Options):
     name: Literal["constant"] = "constant"
 
 
-ScheduleOptions = CosineOptions | ConstantOptions
+class AdaptiveCosineOptions(Options):
+    """Cosine cycles, a rate for each epoch; a cycle worse than the one before lowers its bounds."""
+
+    name: Literal["adaptive-cosine"] = "adaptive-cosine"
+    cycle_epochs: int = Field(5, ge=1)
+    """Epochs of a cycle, in which the rate falls from the peak towards the floor."""
+    floor: float = Field(0.01, ge=0, lt=1)
+    """Lowest learning rate, as a share of the peak."""
+    factor: float = Field(0.1, gt=0, lt=1)
+    """What peak and floor are multiplied by after a cycle of higher loss or lower accuracy."""
+
+
+ByStepOptions = CosineOptions | ConstantOptions
+ScheduleOptions = ByStepOptions | AdaptiveCosineOptions
 
 MONITORS: dict[str, Literal["max", "min"]] = {
     "val_accuracy": "max",
     "val_loss": "min",
+    "accuracy": "max",
+    "loss": "min",
 }
 
 
@@ -186,8 +201,8 @@ class TrainOptions(Options):
     schedule: Annotated[ScheduleOptions, Field(discriminator="name")] = CosineOptions()
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of the target spread evenly over all classes."""
-    monitor: Literal["val_accuracy", "val_loss"] = "val_accuracy"
-    """Validation figure that picks the best epoch."""
+    monitor: Literal["val_accuracy", "val_loss", "accuracy", "loss"] = "val_accuracy"
+    """Figure that picks the best epoch, of validation or of training."""
     early_stopping: int | None = Field(None, ge=1)
     """Stop after so many epochs without a better one; null trains all epochs."""
     checkpoint_minutes: float = Field(5.0, gt=0)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from export.prepared_data import PreparedData
 from export.run_directory import RunDirectory
-from pipeline.config import Config
+from pipeline.config import AdaptiveCosineOptions, Config
 from pipeline.recipe import to_yaml
 from pipeline.report import plots
 from pipeline.training.schedules import build_schedule
@@ -67,7 +67,10 @@ def write_report(config: Config, run: RunDirectory) -> str:
         bundle_size=bundle.stat().st_size,
         loss_curve=plots.loss_curve(history),
         accuracy_curve=plots.accuracy_curve(history),
-        learning_rate_curve=plots.learning_rate_curve(*_learning_rates(config, history)),
+        learning_rate_curve=plots.learning_rate_curve(
+            *_learning_rates(config, history),
+            lowered=[cycle["epoch"] for cycle in training["cycles"] if cycle["lowered"]],
+        ),
         matrix_table=_shaded(matrix) if len(matrix) <= MATRIX_CLASSES else None,
         matrix_picture=plots.confusion_image(matrix) if len(matrix) > MATRIX_CLASSES else None,
         confusions=most_confused(matrix, manifest.class_names, 10),
@@ -130,8 +133,12 @@ def _learning_rates(config: Config, history: Sequence[dict[str, float]]) -> tupl
     """The rate of every step that was taken, and the steps of one epoch."""
     steps = int(history[-1]["step"])
     steps_per_epoch = steps // len(history)
+    options = config.train.schedule
+    if isinstance(options, AdaptiveCosineOptions):  # it depends on how the training went
+        rates = [row["learning_rate"] for row in history for _ in range(steps_per_epoch)]
+        return rates, steps_per_epoch
     schedule = build_schedule(
-        config.train.schedule,
+        options,
         peak=config.train.optimizer.learning_rate,
         steps_per_epoch=steps_per_epoch,
         epochs=config.train.epochs,

@@ -44,13 +44,23 @@ def accuracy_curve(history: Sequence[dict[str, float]]) -> str:
     return _curves(history, "accuracy", "accuracy")
 
 
-def learning_rate_curve(rates: Sequence[float], steps_per_epoch: int) -> str:
-    """The learning rate of every step, over epochs."""
+def learning_rate_curve(
+    rates: Sequence[float], steps_per_epoch: int, lowered: Sequence[int] = ()
+) -> str:
+    """The learning rate of every step, over epochs.
+
+    Args:
+        lowered: epochs after which an adaptive schedule lowered its bounds.
+    """
     with matplotlib.rc_context(STYLE):
         axes = _axes("learning rate")
         # A long run has more steps than the plot has pixels.
         stride = max(1, len(rates) // 2000)
         axes.plot(np.arange(0, len(rates), stride) / steps_per_epoch, rates[::stride], color=TRAIN)
+        for epoch in lowered:
+            axes.axvline(epoch, color=INK, linewidth=0.8, linestyle="--")
+        if lowered:
+            axes.set_xlabel("epoch (dashed: the bounds were lowered)")
         axes.set_ylim(bottom=0)
         return _svg(axes, "Learning rate by epoch")
 

@@ -5,6 +5,7 @@ back, so that a training that goes on after a kill knows all that it knew.
 import csv
 import io
 import math
+import statistics
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from pipeline.training.schedules import Schedule
+from pipeline.training.schedules import Schedule, cosine_annealing
 from serve.atomic import remove, write_text
 
 HISTORY_COLUMNS = (
@@ -64,6 +65,69 @@ class LearningRate(keras.callbacks.Callback):
         optimizer = self.model.optimizer
         step = int(keras.ops.convert_to_numpy(optimizer.iterations))
         optimizer.learning_rate = self._schedule(step)
+
+
+class AdaptiveCosine(Stateful):
+    """Cosine annealing whose bounds adapt to how the training goes.
+
+    After each cycle its mean training loss and mean accuracy are compared with those of the cycle
+    before. If the loss rose or the accuracy fell, both bounds are multiplied by `factor` from then
+    on.
+
+    Args:
+        highest, lowest: the bounds of the rate at the beginning.
+
+    Attributes:
+        cycles: those that are over: the epoch it ended with (counted from 1), its mean loss and
+            accuracy, and whether it lowered the bounds.
+    """
+
+    def __init__(self, *, highest: float, lowest: float, cycle_epochs: int, factor: float) -> None:
+        super().__init__()
+        self._highest, self._lowest = highest, lowest
+        self._cycle_epochs, self._factor = cycle_epochs, factor
+        self._epochs: list[Figures] = []
+        self.cycles: list[dict[str, Any]] = []
+
+    def on_epoch_begin(self, epoch: int, logs: Figures | None = None) -> None:
+        scale = self._factor ** sum(cycle["lowered"] for cycle in self.cycles)
+        self.model.optimizer.learning_rate = cosine_annealing(
+            epoch,
+            highest=self._highest * scale,
+            lowest=self._lowest * scale,
+            cycle_epochs=self._cycle_epochs,
+        )
+
+    def on_epoch_end(self, epoch: int, logs: Figures | None = None) -> None:
+        self._epochs.append({name: (logs or {})[name] for name in ("loss", "accuracy")})
+        if len(self._epochs) == self._cycle_epochs:
+            self._judge(epoch + 1)
+            self._epochs = []
+
+    def state(self) -> Any:
+        return {"epochs": self._epochs, "cycles": self.cycles}
+
+    def restore(self, state: Any, arrays: list[NDArray[Any]]) -> None:
+        self._epochs, self.cycles = state["epochs"], state["cycles"]
+
+    def _judge(self, epoch: int) -> None:
+        loss, accuracy = (
+            statistics.fmean(figures[name] for figures in self._epochs)
+            for name in ("loss", "accuracy")
+        )
+        before = self.cycles[-1] if self.cycles else None
+        reasons = []
+        if before and loss > before["loss"]:
+            reasons.append("the loss rose")
+        if before and accuracy < before["accuracy"]:
+            reasons.append("the accuracy fell")
+        self.cycles.append(
+            {"epoch": epoch, "loss": loss, "accuracy": accuracy, "lowered": bool(reasons)}
+        )
+        what = f"{' and '.join(reasons)}, rates x {self._factor:g}" if reasons else "rates stay"
+        print(
+            f"           cycle of epoch {epoch}: loss {loss:.4f}, accuracy {accuracy:.4f}; {what}"
+        )
 
 
 class HistoryFile(Stateful):
@@ -185,21 +249,6 @@ class TensorBoardLogs(Stateful):
         except tf.errors.OpError as error:
             raise OSError(f"{self._folder}: {error.message}") from error
 
-    def _write(self, epoch: int, figures: Figures) -> None:
-        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        for split, prefix, more in (
-            ("train", "", {"learning_rate": rate}),
-            ("validation", "val_", {}),
-        ):
-            if split not in self._writers:
-                self._writers[split] = tf.summary.create_file_writer(str(self._folder / split))
-            with self._writers[split].as_default(step=epoch + 1):
-                for name in ("loss", "accuracy"):
-                    tf.summary.scalar(name, figures[prefix + name])
-                for name, value in more.items():
-                    tf.summary.scalar(name, value)
-            self._writers[split].flush()
-
     def on_train_end(self, logs: Figures | None = None) -> None:
         for writer in self._writers.values():
             writer.close()
@@ -219,3 +268,18 @@ class TensorBoardLogs(Stateful):
 
     def _files(self) -> list[Path]:
         return [file for file in sorted(self._folder.rglob("*")) if file.is_file()]
+
+    def _write(self, epoch: int, figures: Figures) -> None:
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        for split, prefix, more in (
+            ("train", "", {"learning_rate": rate}),
+            ("validation", "val_", {}),
+        ):
+            if split not in self._writers:
+                self._writers[split] = tf.summary.create_file_writer(str(self._folder / split))
+            with self._writers[split].as_default(step=epoch + 1):
+                for name in ("loss", "accuracy"):
+                    tf.summary.scalar(name, figures[prefix + name])
+                for name, value in more.items():
+                    tf.summary.scalar(name, value)
+            self._writers[split].flush()

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from pipeline.config import ConstantOptions, CosineOptions, ScheduleOptions
+from pipeline.config import ByStepOptions, ConstantOptions, CosineOptions
 
 Schedule = Callable[[int], float]
 """From the step, counted from 0, to the learning rate of its update."""
@@ -29,8 +29,17 @@ def cosine_decay(
     return peak * (floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2)
 
 
+def cosine_annealing(epoch: int, *, highest: float, lowest: float, cycle_epochs: int) -> float:
+    """Half a cosine in every cycle, from `highest` towards `lowest`, which a next epoch would have.
+
+    Source: Loshchilov and Hutter, "SGDR", 2017, equation 5, by whole epochs.
+    """
+    progress = epoch % cycle_epochs / cycle_epochs
+    return lowest + (highest - lowest) * (1 + math.cos(math.pi * progress)) / 2
+
+
 def build_schedule(
-    options: ScheduleOptions, *, peak: float, steps_per_epoch: int, epochs: int
+    options: ByStepOptions, *, peak: float, steps_per_epoch: int, epochs: int
 ) -> Schedule:
     """The schedule that `options` names, for a run of `epochs`."""
     match options:

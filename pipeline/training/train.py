@@ -10,7 +10,7 @@ import tensorflow as tf
 import models
 from export.prepared_data import PreparedData
 from export.run_directory import RunDirectory
-from pipeline.config import MONITORS, Config
+from pipeline.config import MONITORS, AdaptiveCosineOptions, Config
 from pipeline.input.batches import (
     Examples,
     evaluation_batches,
@@ -19,7 +19,13 @@ from pipeline.input.batches import (
 )
 from pipeline.recipe import ConfigError
 from pipeline.stopping import stop_signals
-from pipeline.training.callbacks import Best, HistoryFile, LearningRate, TensorBoardLogs
+from pipeline.training.callbacks import (
+    AdaptiveCosine,
+    Best,
+    HistoryFile,
+    LearningRate,
+    TensorBoardLogs,
+)
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.device import prepare_device
 from pipeline.training.loop import NotFiniteError, Plan, Position, Training
@@ -50,7 +56,8 @@ def train(config: Config, run: RunDirectory) -> str:
     plan = make_plan(config, data)
     best = Best(config.train.monitor, MONITORS[config.train.monitor], config.train.early_stopping)
     history = HistoryFile(run.history, len(data.indices("train")))
-    callbacks = [learning_rate(config, plan), best, history, TensorBoardLogs(run.logs)]
+    rate = learning_rate(config, plan)
+    callbacks = [rate, best, history, TensorBoardLogs(run.logs)]
     training = Training(model, plan, callbacks, verbose=1 if sys.stdout.isatty() else 2)
     machine = {"device": device, "tensorflow": tf.__version__, "keras": keras.__version__}
     checkpoints = Checkpoints(run, config, images=data.manifest.fingerprint, machine=machine)
@@ -74,6 +81,7 @@ def train(config: Config, run: RunDirectory) -> str:
             best_epoch=best.epoch + 1,
             monitor=config.train.monitor,
             best_value=best.value,
+            cycles=rate.cycles if isinstance(rate, AdaptiveCosine) else [],
             seconds=round(seconds, 1),
         ),
     )
@@ -166,15 +174,18 @@ def build_variables(model: keras.Model, classes: int) -> None:
     model.reset_metrics()
 
 
-def learning_rate(config: Config, plan: Plan) -> LearningRate:
-    """The callback that follows the schedule which `config` names."""
-    return LearningRate(
-        build_schedule(
-            config.train.schedule,
-            peak=config.train.optimizer.learning_rate,
-            steps_per_epoch=plan.steps_per_epoch,
-            epochs=plan.epochs,
+def learning_rate(config: Config, plan: Plan) -> LearningRate | AdaptiveCosine:
+    """The callback that sets the rate as `config` has it."""
+    options, peak = config.train.schedule, config.train.optimizer.learning_rate
+    if isinstance(options, AdaptiveCosineOptions):
+        return AdaptiveCosine(
+            highest=peak,
+            lowest=peak * options.floor,
+            cycle_epochs=options.cycle_epochs,
+            factor=options.factor,
         )
+    return LearningRate(
+        build_schedule(options, peak=peak, steps_per_epoch=plan.steps_per_epoch, epochs=plan.epochs)
     )
 
 

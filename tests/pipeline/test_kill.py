@@ -29,7 +29,8 @@ train:
   batch_size: 64
   early_stopping: 6
   checkpoint_minutes: 0.005
-  optimizer: {name: momentum, learning_rate: 0.03}
+  optimizer: {name: momentum, learning_rate: 1.0}
+  schedule: {name: adaptive-cosine, cycle_epochs: 1, factor: 0.5}
 model: {name: cnn, filters: [16, 32], dropout: 0.3}
 augment: {rotation: 10, crop_padding: 1}
 quantize: {enabled: false}
@@ -83,7 +84,10 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "chaos.yaml").write_text(CONFIG)
     command = Command(folder)
     assert command.end() == 0, command.output
-    return folder / "runs" / "chaos"
+    run = folder / "runs" / "chaos"
+    cycles = json.loads((run / "training.json").read_bytes())["cycles"]
+    assert {cycle["lowered"] for cycle in cycles} == {True, False}, "nothing to remember"
+    return run
 
 
 @pytest.fixture

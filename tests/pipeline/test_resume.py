@@ -34,7 +34,9 @@ last step, one batch of validation, and the end of the epoch."""
 EVERYTHING_WITH_STATE: dict[str, Any] = {
     "train.epochs": 4,
     "train.batch_size": 128,
-    "train.early_stopping": 2,
+    "train.early_stopping": 3,
+    "train.schedule": {"name": "adaptive-cosine", "cycle_epochs": 1, "factor": 0.5},
+    "train.optimizer.learning_rate": 5.0,
     "model.filters": [8, 8],
     "model.convolutions": 1,
     "model.dropout": 0.3,
@@ -68,8 +70,11 @@ def new_run(prepared: Path, tmp_path: Path) -> Callable[[str], RunDirectory]:
 def uninterrupted(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     path = tmp_path_factory.mktemp("uninterrupted")
     (path / "data").symlink_to(prepared)
-    train(config_of(), RunDirectory(path))
-    return RunDirectory(path)
+    run = RunDirectory(path)
+    train(config_of(), run)
+    cycles = json.loads(run.training.read_bytes())["cycles"]
+    assert {cycle["lowered"] for cycle in cycles} == {True, False}, "nothing to remember"
+    return run
 
 
 def train_until(config: Config, run: RunDirectory, moment: int) -> None:
@@ -238,23 +243,25 @@ import sys
 from pathlib import Path
 from export.run_directory import RunDirectory
 from pipeline.training.train import train
-from tests.pipeline.test_resume import config_of
+from tests.pipeline.test_resume import config_of, train_until
 
-train(config_of(deterministic=True), RunDirectory(Path(sys.argv[1])))
+whole, stopped = (RunDirectory(Path(path)) for path in sys.argv[1:])
+config = config_of(deterministic=True)
+train(config, whole)
+train_until(config, stopped, 16)
+train(config, stopped)
 """
 
 
-def test_a_deterministic_training_gives_the_same_bits(
-    new_run: Callable[[str], RunDirectory], uninterrupted: RunDirectory
-) -> None:
-    """In a process of its own, since TensorFlow cannot leave that mode. On a CPU the same
-    operations are taken anyway; what they refuse to do at random would end the training."""
-    run = new_run("run")
+def test_a_deterministic_training_goes_on_too(new_run: Callable[[str], RunDirectory]) -> None:
+    """In a process of its own, since TensorFlow cannot leave that mode. An operation that could
+    only be done at random would end it."""
+    runs = [new_run("whole"), new_run("stopped")]
     subprocess.run(
-        [sys.executable, "-c", DETERMINISTIC, str(run.path)],
+        [sys.executable, "-c", DETERMINISTIC, *(str(run.path) for run in runs)],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True,
     )  # fmt: skip
-    assert history_of(run) == history_of(uninterrupted)
+    assert_same(*runs)
 
 
 # Damage
