@@ -124,6 +124,8 @@ def _run(invocation: Invocation) -> int:
         try:
             for stage in stages:
                 runner.run(stage)
+                if stage is TRAIN:
+                    checkpoints.forget(run)  # several times the size of the model
         except ParityError:
             REPORT.run(config, run)  # the page shows what differs; it is not a finished stage
             raise

@@ -74,6 +74,7 @@ def test_the_run_directory_keeps_its_contract(trained_run: Path) -> None:
         "report.html",
     }
     assert not [name for name in names if "partial" in name]
+    assert not list((trained_run / "checkpoints").iterdir()), "the training is done"
     resolve(load_recipe(str(trained_run / "config.yaml")), {})
     metrics = json.loads((trained_run / "metrics.json").read_bytes())
     assert set(metrics) >= {
