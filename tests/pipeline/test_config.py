@@ -234,7 +234,11 @@ def test_further_problems_are_counted():
         ("prepare.test_share", "1", "expected less than 1; got 1"),
         ("prepare.test_share", "0", "expected greater than 0; got 0"),
         ("prepare.resize", "zoom", "expected 'crop', 'pad' or 'stretch'; got 'zoom'"),
-        ("train.monitor", "accuracy", "expected 'val_accuracy' or 'val_loss'; got 'accuracy'"),
+        (
+            "train.monitor",
+            "f1",
+            "expected 'val_accuracy', 'val_loss', 'accuracy' or 'loss'; got 'f1'",
+        ),
         ("train.optimizer.nesterov", "yes", "expected a valid boolean; got 'yes'"),
         ("train.optimizer.learning_rate", "0", "expected greater than 0; got 0"),
         ("train.optimizer.momentum", "1", "expected less than 1; got 1"),
@@ -401,7 +405,7 @@ LEAVES = [(key, field) for key, field in leaves() if not key.endswith(".name")]
 
 
 def test_the_help_lists_exactly_the_keys_of_the_tree(help_entries):
-    own = {"recipe", "run-dir", "debug"}
+    own = {"recipe", "run-dir", "fresh", "debug"}
     assert set(help_entries) - own == {key for key, _ in leaves()}
 
 
@@ -410,7 +414,7 @@ def test_the_help_lists_exactly_the_keys_of_the_tree(help_entries):
 )
 def test_the_help_gives_type_sentence_and_default_of_every_key(help_entries, key, field):
     entry = help_entries[key]
-    assert re.match(r"(INT|FLOAT|BOOL|STR|\[.+,\.\.\.\]|\{.+\})(\||\s)", entry)
+    assert re.match(r"(INT|FLOAT|\[BOOL\]|STR|\[.+,\.\.\.\]|\{.+\})(\||\s)", entry)
     assert field.description, f"{key} has no sentence"
     sentences = [other.description for name, other in LEAVES if name == key]
     assert " ".join(sentences[0].split()) in entry
@@ -431,8 +435,8 @@ def test_every_sentence_ends_with_a_full_stop():
         ("prepare.image_size", "[INT,...] Height and width"),
         ("prepare.channels", "{1,3} 1 for grey"),
         ("prepare.resize", "{crop,pad,stretch} How another shape"),
-        ("augment.horizontal_flip", "BOOL Mirror left and right"),
-        ("train.schedule.name", "NAME one of cosine, constant (default: cosine)"),
+        ("augment.horizontal_flip", "[BOOL] Mirror left and right"),
+        ("train.schedule.name", "NAME one of cosine, constant, adaptive-cosine (default: cosine)"),
         ("train.optimizer.name", f"NAME one of {OPTIMIZERS} (default: momentum)"),
         (
             "train.optimizer.rho",

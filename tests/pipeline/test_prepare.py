@@ -578,7 +578,7 @@ def test_a_write_that_fails_half_way_leaves_nothing_behind(tmp_path, limit, left
     assert done.stderr.startswith("error: ")
     assert "File too large" in done.stderr
     assert done.stderr.count("\n") == 1
-    assert {path.name for path in run_dir.iterdir()} == left
+    assert {path.name for path in run_dir.iterdir()} == {".lock", *left}
 
 
 def test_after_a_failed_write_the_same_run_directory_works(tmp_path):
