@@ -328,7 +328,7 @@ def constant(model: onnx.ModelProto, name: str, values: NDArray[Any]) -> str:
 def reversed_channels(model: onnx.ModelProto) -> None:
     order = constant(model, "order", np.array([2, 1, 0]))
     turn = helper.make_node("Gather", ["before", order], ["after"], axis=3)
-    insert_before(model, nodes(model, "Mul")[0], [turn])
+    insert_before(model, model.graph.node[0], [turn])
 
 
 def signed_pixels(model: onnx.ModelProto) -> None:
@@ -395,7 +395,7 @@ def newer_format(model: onnx.ModelProto) -> None:
 def shifted_pixels(model: onnx.ModelProto) -> None:
     columns = constant(model, "columns", np.roll(np.arange(12), 1))
     shift = helper.make_node("Gather", ["before", columns], ["after"], axis=2)
-    insert_before(model, nodes(model, "Mul")[0], [shift])
+    insert_before(model, model.graph.node[0], [shift])
 
 
 # Faults in the document.
