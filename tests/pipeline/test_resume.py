@@ -220,6 +220,7 @@ def test_finishing_again_gives_the_same(
     assert logged(run) == logged(uninterrupted)
 
 
+@pytest.mark.slow
 def test_early_stopping_counts_on(
     new_run: Callable[[str], RunDirectory],
 ) -> None:
@@ -253,6 +254,7 @@ train(config, stopped)
 """
 
 
+@pytest.mark.slow
 def test_a_deterministic_training_goes_on_too(new_run: Callable[[str], RunDirectory]) -> None:
     """In a process of its own, since TensorFlow cannot leave that mode. An operation that could
     only be done at random would end it."""
