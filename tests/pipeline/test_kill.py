@@ -70,6 +70,8 @@ class Command:
                 line = self._lines.get(timeout=max(0.0, end - time.monotonic()))
             except Empty:
                 raise AssertionError(f"no {pattern!r} in {self.output}") from None
+            if line is None:
+                self._lines.put(None)  # it is still so for whoever asks next
             if line is None or re.search(pattern, line):
                 return line
 
