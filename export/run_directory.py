@@ -1,13 +1,7 @@
 """Where a run keeps its files: every name in a run directory, written down once."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-from filelock import FileLock, Timeout
-
-from serve.command import LockstepError
 
 
 @dataclass(frozen=True)
@@ -95,25 +89,3 @@ class RunDirectory:
     @property
     def report(self) -> Path:
         return self.path / "report.html"
-
-
-@contextmanager
-def claimed(run: RunDirectory) -> Iterator[None]:
-    """Be the only process at work in a run. A lock goes with its process, however that ends.
-
-    Raises:
-        LockstepError: another process is at work there.
-    """
-    run.path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run.lock, blocking=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise LockstepError(
-            f"{run.path}: another process is at work in this run; wait for its end, or take "
-            "another directory"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()

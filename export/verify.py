@@ -25,8 +25,9 @@ from export.prepared_data import (
     evenly_spaced,
 )
 from export.quiet_tensorflow import import_tensorflow
-from export.run_directory import RunDirectory, claimed
+from export.run_directory import RunDirectory
 from export.run_document import run_document
+from export.run_lock import claimed
 from serve.atomic import write_text
 from serve.command import CommandParser, LockstepError, run_command
 

@@ -14,7 +14,8 @@ import sys
 from typing import Any
 
 from export.quiet_tensorflow import import_tensorflow
-from export.run_directory import RunDirectory, claimed
+from export.run_directory import RunDirectory
+from export.run_lock import claimed
 from export.verify import ParityError
 from pipeline.command_line import Invocation, parse
 from pipeline.config import Config
@@ -56,7 +57,7 @@ PREPARE = Stage(
 )
 TRAIN = Stage(
     "train",
-    lambda config: {**checkpoints.decisive(config), "prepare": None},
+    checkpoints.read_by_training,
     ("prepare",),
     lambda run: (run.model, run.history, run.training),
     _later("pipeline.training.train", "train"),

@@ -7,6 +7,7 @@ import io
 import math
 import statistics
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,21 +34,20 @@ HISTORY_COLUMNS = (
 Figures = dict[str, float]
 
 
-class Stateful(keras.callbacks.Callback):
-    """A callback that keeps something.
+class Stateful(keras.callbacks.Callback, ABC):
+    """A callback that keeps something."""
 
-    `state` is what JSON can hold, and `arrays` the rest; `restore` gets both back after
-    `on_train_begin`.
-    """
-
+    @abstractmethod
     def state(self) -> Any:
-        return None
+        """What of it JSON can hold."""
 
     def arrays(self) -> list[NDArray[Any]]:
+        """The rest."""
         return []
 
+    @abstractmethod
     def restore(self, state: Any, arrays: list[NDArray[Any]]) -> None:
-        raise NotImplementedError
+        """Take both back, after `on_train_begin`."""
 
 
 class LearningRate(keras.callbacks.Callback):
@@ -168,15 +168,7 @@ class HistoryFile(Stateful):
         }
         self.rows.append({key: row[key] for key in HISTORY_COLUMNS})
         self._start, self._elapsed, self._trained = time.perf_counter(), 0.0, None
-        self.write()
-
-    def write(self) -> None:
-        """All rows there are."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(self._path, text.getvalue())
+        self._write()
 
     def state(self) -> Any:
         elapsed = time.perf_counter() - self._start
@@ -184,7 +176,14 @@ class HistoryFile(Stateful):
 
     def restore(self, state: Any, arrays: list[NDArray[Any]]) -> None:
         self.rows, self._elapsed, self._trained = state["rows"], state["elapsed"], state["trained"]
-        self.write()
+        self._write()
+
+    def _write(self) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self._path, text.getvalue())
 
 
 class Best(Stateful):

@@ -33,7 +33,7 @@ class Checkpoints:
     ) -> None:
         self._run = run
         self._files = StateFiles(run.checkpoints)
-        self._identity = {"version": VERSION, "images": images, "config": decisive(config)}
+        self._identity = {"version": VERSION, "images": images, "config": _decisive(config)}
         self._machine = machine
         self._interval = 60 * config.train.checkpoint_minutes
         self._written = time.monotonic()
@@ -86,13 +86,17 @@ class Checkpoints:
 WAYS_OUT = "start it over with --fresh, or name another --run-dir"
 
 
-def decisive(config: Config) -> dict[str, Any]:
-    """The part of a config on which the weights depend."""
-    sections = {"seed", "deterministic", "prepare", "augment", "model", "train"}
-    tree = config.model_dump(include=sections)
+def read_by_training(config: Config) -> dict[str, Any]:
+    """The part of a config that a training reads, without what changes no weight."""
+    tree = config.model_dump(include={"seed", "deterministic", "augment", "model", "train"})
     del tree["train"]["checkpoint_minutes"]
-    del tree["prepare"]["max_rejected_share"]
     return tree
+
+
+def _decisive(config: Config) -> dict[str, Any]:
+    """The part on which the weights depend, that which decides the images included."""
+    prepare = config.prepare.model_dump(exclude={"max_rejected_share"})
+    return {"prepare": prepare, **read_by_training(config)}
 
 
 def refuse_other_config(run: RunDirectory, config: Config) -> None:
@@ -100,7 +104,7 @@ def refuse_other_config(run: RunDirectory, config: Config) -> None:
     state, _ = _read(StateFiles(run.checkpoints))
     if state is None or _is_finished(state):
         return
-    changed = differing_keys(state.document["identity"]["config"], decisive(config))
+    changed = differing_keys(state.document["identity"]["config"], _decisive(config))
     if changed:
         raise ConfigError(
             f"{_unfinished(run, state)} with other values: {', '.join(changed)}; give it its own "

@@ -5,6 +5,7 @@ A file is a zip archive of `.npy` members, which `numpy.load` opens, with the do
 them, so that a file that was cut off or altered anywhere is known for it. Nothing is pickled.
 """
 
+import errno
 import hashlib
 import io
 import json
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.atomic import remove, sync
+from serve.atomic import atomic_path, remove, sync
 from serve.command import LockstepError
 
 DOCUMENT = "state.json"
@@ -49,7 +50,6 @@ class StateFiles:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
         self.newest = folder / "state.npz"
         self.previous = folder / "previous.npz"
 
@@ -59,23 +59,13 @@ class StateFiles:
         Raises:
             OSError: the disk is full, or keeps other bytes than it was given. Both files stay.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        temporary = self._folder / ".partial-state.npz"
-        try:
+        with atomic_path(self.newest) as temporary:
             temporary.write_bytes(_packed(state))
             sync(temporary)
-            _verify(temporary)
-        except BaseException as error:
-            remove(temporary)
-            if isinstance(error, StateError):
-                raise OSError(f"{self.newest}: the disk did not keep what was written") from error
-            if isinstance(error, OSError):
-                error.filename = str(self.newest)
-            raise
-        if self.newest.exists():
-            self.newest.replace(self.previous)
-        temporary.replace(self.newest)
-        sync(self._folder)
+            if not _is_whole(temporary):
+                raise OSError(errno.EIO, "the disk did not keep what was written")
+            if self.newest.exists():
+                self.newest.replace(self.previous)
 
     def read(self) -> tuple[State | None, list[str]]:
         """The newest state that is whole, if there is any, and what is wrong with a newer one.
@@ -103,7 +93,8 @@ class StateFiles:
 
 def read_state(path: Path) -> State:
     """Raises StateError: the file is damaged."""
-    _verify(path)
+    if not _is_whole(path):
+        raise StateError(f"{path}: damaged: it is not what was written")
     try:
         with zipfile.ZipFile(path) as archive:
             document = json.loads(archive.read(DOCUMENT))
@@ -132,13 +123,12 @@ def _packed(state: State) -> memoryview:
     return content
 
 
-def _verify(path: Path) -> None:
-    """Raises StateError: its bytes are not those that its digest is of."""
+def _is_whole(path: Path) -> bool:
+    """Whether its bytes are those that its digest is of."""
     digest = hashlib.sha256()
     left = path.stat().st_size - DIGEST_BYTES
     with open(path, "rb") as stream:
         while left > 0 and (chunk := stream.read(min(CHUNK, left))):
             digest.update(chunk)
             left -= len(chunk)
-        if left or stream.read() != digest.hexdigest().encode():
-            raise StateError(f"{path}: damaged: it is not what was written")
+        return not left and stream.read() == digest.hexdigest().encode()

@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from export.run_directory import RunDirectory
+from pipeline.data.prepare import prepare
+from pipeline.recipe import load_recipe, resolve
+
 MakePhotos = Callable[..., Path]
 
 
@@ -88,3 +92,11 @@ def tfds_sets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         # What TFDS_DATA_DIR sets, but that is read once, when the library is imported.
         patch.setattr(tfds.core.constants, "DATA_DIR", str(directory))
         yield directory
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits as the stage `prepare` leaves them; treat them as read-only."""
+    path = tmp_path_factory.mktemp("prepared")
+    prepare(resolve(load_recipe("digits"), {}), RunDirectory(path))
+    return path / "data"

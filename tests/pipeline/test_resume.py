@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.run_directory import RunDirectory, claimed
+from export.run_directory import RunDirectory
+from export.run_lock import claimed
 from export.serving_function import load_model
 from pipeline.config import Config
 from pipeline.data.prepare import prepare
@@ -47,13 +48,6 @@ EVERYTHING_WITH_STATE: dict[str, Any] = {
 
 def config_of(**more: object) -> Config:
     return resolve(load_recipe("digits"), {**EVERYTHING_WITH_STATE, **more})
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("prepared")
-    prepare(config_of(), RunDirectory(path))
-    return path / "data"
 
 
 @pytest.fixture
@@ -465,7 +459,8 @@ def test_a_run_has_one_writer(tmp_path: Path) -> None:
 def test_a_lock_goes_with_a_killed_process(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from export.run_directory import RunDirectory, claimed\n"
+        "from export.run_directory import RunDirectory\n"
+        "from export.run_lock import claimed\n"
         "with claimed(RunDirectory(Path(sys.argv[1]))):\n"
         "    print('mine', flush=True); time.sleep(60)\n"
     )

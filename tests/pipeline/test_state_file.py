@@ -139,34 +139,29 @@ def test_arrays_of_objects_are_never_written(tmp_path: Path) -> None:
     assert read_state(files.newest).document["number"] == 1
 
 
-def test_a_full_disk_leaves_the_last_good_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def no_space(path: Path, content: bytes) -> int:
+    with open(path, "wb") as stream:
+        stream.write(content[:100])
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def zeros(path: Path, content: bytes) -> int:
+    with open(path, "wb") as stream:
+        return stream.write(bytes(len(content)))
+
+
+@pytest.mark.parametrize(
+    ("write_bytes", "message"), [(no_space, "No space left"), (zeros, "did not keep")]
+)
+def test_a_disk_that_fails_leaves_the_last_good_one(
+    write_bytes: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = StateFiles(tmp_path)
     files.write(state(1))
-
-    def full(path: Path, content: bytes) -> int:
-        with open(path, "wb") as stream:
-            stream.write(content[:100])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left") as caught:
-        patch.setattr(Path, "write_bytes", full)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=message) as caught:
+        patch.setattr(Path, "write_bytes", write_bytes)
         files.write(state(2))
     assert caught.value.filename == str(files.newest)
-    assert names(tmp_path) == ["state.npz"]
-    assert read_state(files.newest).document["number"] == 1
-
-
-def test_a_disk_that_keeps_other_bytes_is_found_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files = StateFiles(tmp_path)
-    files.write(state(1))
-    write = Path.write_bytes
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="did not keep"):
-        patch.setattr(Path, "write_bytes", lambda path, content: write(path, bytes(len(content))))
-        files.write(state(2))
     assert names(tmp_path) == ["state.npz"]
     assert read_state(files.newest).document["number"] == 1
 

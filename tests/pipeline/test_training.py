@@ -25,7 +25,6 @@ from pipeline.config import (
     RmspropOptions,
     SgdOptions,
 )
-from pipeline.data.prepare import prepare
 from pipeline.recipe import ConfigError, load_recipe, resolve
 from pipeline.training.callbacks import HISTORY_COLUMNS, AdaptiveCosine, LearningRate
 from pipeline.training.optimizers import build_optimizer
@@ -244,13 +243,6 @@ SHORT = {
 
 def digits_config(**more: object) -> Config:
     return resolve(load_recipe("digits"), {**SHORT, **more})
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("prepared")
-    prepare(digits_config(), RunDirectory(path))
-    return path / "data"
 
 
 def train_in(folder: Path, prepared: Path, **more: object) -> RunDirectory:

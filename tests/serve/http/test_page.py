@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,17 +90,21 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(start: Start, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def server(start: Start, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     other = write_bundle(tmp_path_factory.mktemp("server") / "other.onnx", ("night", "day"))
-    return start(f"shades={bundle}", f"daylight={other}").url
+    server = start(f"shades={bundle}", f"daylight={other}")
+    yield server.url
+    assert server.stop() == 0
 
 
 @pytest.fixture(scope="module")
-def guarded(start: Start, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def guarded(start: Start, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server with one model that wants a key and takes no large image."""
     keys = tmp_path_factory.mktemp("guarded") / "keys.txt"
     keys.write_text(f"{KEY}\n")
-    return start(bundle, "--api-keys", keys, "--max-body", str(MOST_BYTES)).url
+    server = start(bundle, "--api-keys", keys, "--max-body", str(MOST_BYTES))
+    yield server.url
+    assert server.stop() == 0
 
 
 # The browser
