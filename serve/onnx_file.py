@@ -26,6 +26,11 @@ MAX_DIMENSIONS = 64
 MAX_DEPTH = 8
 """Graphs within graphs (branches and loops) are followed so far."""
 
+MAX_WINDOW = 2**15
+"""The largest kernel, stride, dilation or padding: a larger one only asks for memory."""
+
+_WINDOWS = {"kernel_shape", "strides", "dilations", "pads", "output_padding", "output_shape"}
+
 _BITS = {
     1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 14: 64,
     15: 128, 16: 16, 17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2,
@@ -98,8 +103,8 @@ def outline(content: bytes) -> OnnxFile:
 
     Raises:
         OnnxFileError: the content is cut off or no ONNX model; it keeps tensors in other files, has
-            tensors whose data do not fill their shape, operators outside the standard, an unknown
-            opset, or a part that only training needs.
+            tensors whose data do not fill their shape, windows beyond any image, operators outside
+            the standard, an unknown opset, or a part that only training needs.
     """
     try:
         return _model(memoryview(content))
@@ -246,11 +251,16 @@ def _node(data: memoryview, graph: _Graph, depth: int) -> None:
 
 def _attribute(data: memoryview, graph: _Graph, depth: int) -> None:
     seen = set()
+    name, largest = "", 0
     for field in fields(data):
         if field.number in (5, 6) and field.number in seen:  # they would be merged into one
             raise OnnxFileError("damaged: an attribute holds two values")
         seen.add(field.number)
         match field.number:
+            case 1:
+                name = field.text("attribute")
+            case 8:
+                largest = max(largest, *map(abs, _integers(field)), 0)
             case 5 | 10:
                 _tensor(field.bytes("tensor"))
             case 6 | 11:
@@ -259,6 +269,8 @@ def _attribute(data: memoryview, graph: _Graph, depth: int) -> None:
                 graph.parameters += inner.parameters
             case 22 | 23:
                 raise OnnxFileError("holds sparse tensors, expected dense ones")
+    if name in _WINDOWS and largest > MAX_WINDOW:
+        raise OnnxFileError(f"asks for {name} of {largest:,}, expected {MAX_WINDOW:,} at most")
 
 
 def _tensor(data: memoryview) -> tuple[str, int]:

@@ -487,6 +487,19 @@ def test_sparse_tensors_are_refused(made: ModelProto) -> None:
     assert refusal(made) == "holds sparse tensors, expected dense ones"
 
 
+@pytest.mark.parametrize("name", ["kernel_shape", "strides", "dilations", "pads"])
+@pytest.mark.parametrize("number", [2**15 + 1, -(2**24), 2**62])
+def test_a_window_beyond_any_image_is_refused(name: str, number: int) -> None:
+    node = helper.make_node("MaxPool", ["x"], ["y"], **{name: [1, number]})
+    assert refusal(model([node])) == f"asks for {name} of {abs(number):,}, expected 32,768 at most"
+
+
+def test_large_windows_and_the_end_of_a_slice_are_read() -> None:
+    pool = helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[2**15, 2**15])
+    end = helper.make_node("Slice", ["y"], ["z"], starts=[0], ends=[2**63 - 1])
+    assert outline(model([pool, end]).SerializeToString()).operators == {"MaxPool": 1, "Slice": 1}
+
+
 def test_training_information_is_refused() -> None:
     made = model()
     made.training_info.add().algorithm.CopyFrom(graph())
