@@ -10,6 +10,8 @@ from pydantic import Field
 
 from export.prepared_data import MAX_PROOF_EXAMPLES
 from models.options import CnnOptions, ModelOptions, Options
+from pipeline.options.optimizers import MomentumOptions, OptimizerOptions
+from pipeline.options.schedules import CosineOptions, ScheduleOptions
 from serve.image_spec import MOST_PIXELS, ImageSpec
 
 Side = Annotated[int, Field(ge=1, le=4096)]
@@ -65,122 +67,6 @@ class AugmentOptions(Options):
     rotation: float = Field(0.0, ge=0, le=180)
     """Rotate by an angle drawn from -rotation to +rotation, in degrees."""
 
-
-class SgdOptions(Options):
-    """Plain stochastic gradient descent."""
-
-    name: Literal["sgd"] = "sgd"
-    learning_rate: float = Field(0.1, gt=0)
-    """Peak learning rate."""
-    weight_decay: float = Field(0.0, ge=0)
-    """Decoupled weight decay."""
-
-
-class MomentumOptions(Options):
-    """SGD with momentum, optionally Nesterov's."""
-
-    name: Literal["momentum"] = "momentum"
-    learning_rate: float = Field(0.05, gt=0)
-    """Peak learning rate."""
-    momentum: float = Field(0.9, gt=0, lt=1)
-    """Decay of the velocity."""
-    nesterov: bool = False
-    """Look ahead along the velocity (Nesterov)."""
-    weight_decay: float = Field(0.0, ge=0)
-    """Decoupled weight decay."""
-
-
-class AdagradOptions(Options):
-    """AdaGrad (Duchi et al. 2011)."""
-
-    name: Literal["adagrad"] = "adagrad"
-    learning_rate: float = Field(0.05, gt=0)
-    """Peak learning rate."""
-    initial_accumulator: float = Field(0.1, ge=0)
-    """Start of the sum of squared gradients."""
-    epsilon: float = Field(1e-7, gt=0)
-    """Added to the denominator."""
-
-
-class RmspropOptions(Options):
-    """RMSprop (Tieleman and Hinton 2012)."""
-
-    name: Literal["rmsprop"] = "rmsprop"
-    learning_rate: float = Field(0.001, gt=0)
-    """Peak learning rate."""
-    rho: float = Field(0.9, gt=0, lt=1)
-    """Decay of the mean of squared gradients."""
-    momentum: float = Field(0.0, ge=0, lt=1)
-    """Decay of the velocity."""
-    epsilon: float = Field(1e-7, gt=0)
-    """Added to the denominator."""
-
-
-class AdamOptions(Options):
-    """Adam (Kingma and Ba 2015)."""
-
-    name: Literal["adam"] = "adam"
-    learning_rate: float = Field(0.001, gt=0)
-    """Peak learning rate."""
-    beta_1: float = Field(0.9, gt=0, lt=1)
-    """Decay of the mean of gradients."""
-    beta_2: float = Field(0.999, gt=0, lt=1)
-    """Decay of the mean of squared gradients."""
-    epsilon: float = Field(1e-7, gt=0)
-    """Added to the denominator."""
-
-
-class AdamwOptions(Options):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
-
-    name: Literal["adamw"] = "adamw"
-    learning_rate: float = Field(0.001, gt=0)
-    """Peak learning rate."""
-    weight_decay: float = Field(0.004, ge=0)
-    """Decoupled weight decay."""
-    beta_1: float = Field(0.9, gt=0, lt=1)
-    """Decay of the mean of gradients."""
-    beta_2: float = Field(0.999, gt=0, lt=1)
-    """Decay of the mean of squared gradients."""
-    epsilon: float = Field(1e-7, gt=0)
-    """Added to the denominator."""
-
-
-OptimizerOptions = (
-    SgdOptions | MomentumOptions | AdagradOptions | RmspropOptions | AdamOptions | AdamwOptions
-)
-
-
-class CosineOptions(Options):
-    """Linear warmup, then half a cosine down to the floor; a new rate at every step."""
-
-    name: Literal["cosine"] = "cosine"
-    warmup_epochs: float = Field(1.0, ge=0)
-    """Epochs of linear warmup; fractions count."""
-    floor: float = Field(0.01, ge=0, lt=1)
-    """Last learning rate, as a share of the peak."""
-
-
-class ConstantOptions(Options):
-    """The peak learning rate throughout."""
-
-    name: Literal["constant"] = "constant"
-
-
-class AdaptiveCosineOptions(Options):
-    """Cosine cycles, a rate for each epoch; a cycle worse than the one before lowers its bounds."""
-
-    name: Literal["adaptive-cosine"] = "adaptive-cosine"
-    cycle_epochs: int = Field(5, ge=1)
-    """Epochs of a cycle, in which the rate falls from the peak towards the floor."""
-    floor: float = Field(0.01, ge=0, lt=1)
-    """Lowest learning rate, as a share of the peak."""
-    factor: float = Field(0.1, gt=0, lt=1)
-    """What peak and floor are multiplied by after a cycle of higher loss or lower accuracy."""
-
-
-ByStepOptions = CosineOptions | ConstantOptions
-ScheduleOptions = ByStepOptions | AdaptiveCosineOptions
 
 MONITORS: dict[str, Literal["max", "min"]] = {
     "val_accuracy": "max",

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from export.prepared_data import PreparedData
 from export.run_directory import RunDirectory
-from pipeline.config import AdaptiveCosineOptions, Config
+from pipeline.config import Config
+from pipeline.options.schedules import AdaptiveCosineOptions, PlateauOptions
 from pipeline.recipe import to_yaml
 from pipeline.report import plots
 from pipeline.training.schedules import build_schedule
@@ -69,7 +70,7 @@ def write_report(config: Config, run: RunDirectory) -> str:
         accuracy_curve=plots.accuracy_curve(history),
         learning_rate_curve=plots.learning_rate_curve(
             *_learning_rates(config, history),
-            lowered=[cycle["epoch"] for cycle in training["cycles"] if cycle["lowered"]],
+            lowered=training["rate_lowered_after"],
         ),
         matrix_table=_shaded(matrix) if len(matrix) <= MATRIX_CLASSES else None,
         matrix_picture=plots.confusion_image(matrix) if len(matrix) > MATRIX_CLASSES else None,
@@ -134,7 +135,9 @@ def _learning_rates(config: Config, history: Sequence[dict[str, float]]) -> tupl
     steps = int(history[-1]["step"])
     steps_per_epoch = steps // len(history)
     options = config.train.schedule
-    if isinstance(options, AdaptiveCosineOptions):  # it depends on how the training went
+    if isinstance(
+        options, AdaptiveCosineOptions | PlateauOptions
+    ):  # it depends on how the training went
         rates = [row["learning_rate"] for row in history for _ in range(steps_per_epoch)]
         return rates, steps_per_epoch
     schedule = build_schedule(

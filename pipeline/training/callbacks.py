@@ -104,6 +104,11 @@ class AdaptiveCosine(Stateful):
             self._judge(epoch + 1)
             self._epochs = []
 
+    @property
+    def lowered_after(self) -> list[int]:
+        """Epochs, counted from 1, after which the bounds fell."""
+        return [cycle["epoch"] for cycle in self.cycles if cycle["lowered"]]
+
     def state(self) -> Any:
         return {"epochs": self._epochs, "cycles": self.cycles}
 
@@ -128,6 +133,60 @@ class AdaptiveCosine(Stateful):
         print(
             f"           cycle of epoch {epoch}: loss {loss:.4f}, accuracy {accuracy:.4f}; {what}"
         )
+
+
+class Plateau(Stateful):
+    """Lowers the rate when for too long no epoch was better than the best one.
+
+    Args:
+        peak, lowest: the rate at the beginning, and below which it never falls.
+        factor: what it is multiplied by each time.
+        patience: epochs without a better one; they are counted anew after each time.
+        monitor, mode: which of the epoch's figures, and whether more of it is better, or less.
+
+    Attributes:
+        lowered_after: epochs, counted from 1, after which it fell.
+    """
+
+    def __init__(
+        self,
+        *,
+        peak: float,
+        lowest: float,
+        factor: float,
+        patience: int,
+        monitor: str,
+        mode: Literal["max", "min"],
+    ) -> None:
+        super().__init__()
+        self._peak, self._lowest, self._factor = peak, lowest, factor
+        self._patience, self._monitor, self._sign = patience, monitor, 1 if mode == "max" else -1
+        self._best = -math.inf
+        self._waited = 0
+        self.lowered_after: list[int] = []
+
+    def on_epoch_begin(self, epoch: int, logs: Figures | None = None) -> None:
+        rate = self._peak * self._factor ** len(self.lowered_after)
+        self.model.optimizer.learning_rate = max(rate, self._lowest)
+
+    def on_epoch_end(self, epoch: int, logs: Figures | None = None) -> None:
+        value = self._sign * (logs or {})[self._monitor]
+        self._waited = 0 if value > self._best else self._waited + 1
+        self._best = max(value, self._best)
+        if self._waited == self._patience:
+            self.lowered_after.append(epoch + 1)
+            self._waited = 0
+            print(
+                f"           no better {self._monitor} for {self._patience} epochs: "
+                f"rate x {self._factor:g}"
+            )
+
+    def state(self) -> Any:
+        return {"best": self._best, "waited": self._waited, "lowered_after": self.lowered_after}
+
+    def restore(self, state: Any, arrays: list[NDArray[Any]]) -> None:
+        self._best, self._waited = state["best"], state["waited"]
+        self.lowered_after = state["lowered_after"]
 
 
 class HistoryFile(Stateful):

@@ -2,7 +2,7 @@
 
 import keras
 
-from pipeline.config import (
+from pipeline.options.optimizers import (
     AdagradOptions,
     AdamOptions,
     AdamwOptions,

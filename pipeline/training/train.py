@@ -10,13 +10,14 @@ import tensorflow as tf
 import models
 from export.prepared_data import PreparedData
 from export.run_directory import RunDirectory
-from pipeline.config import MONITORS, AdaptiveCosineOptions, Config
+from pipeline.config import MONITORS, Config
 from pipeline.input.batches import (
     Examples,
     evaluation_batches,
     steps_per_epoch,
     training_batches,
 )
+from pipeline.options.schedules import AdaptiveCosineOptions, PlateauOptions
 from pipeline.recipe import ConfigError
 from pipeline.stopping import stop_signals
 from pipeline.training.callbacks import (
@@ -24,6 +25,7 @@ from pipeline.training.callbacks import (
     Best,
     HistoryFile,
     LearningRate,
+    Plateau,
     TensorBoardLogs,
 )
 from pipeline.training.checkpoints import Checkpoints
@@ -81,7 +83,7 @@ def train(config: Config, run: RunDirectory) -> str:
             best_epoch=best.epoch + 1,
             monitor=config.train.monitor,
             best_value=best.value,
-            cycles=rate.cycles if isinstance(rate, AdaptiveCosine) else [],
+            rate_lowered_after=[] if isinstance(rate, LearningRate) else rate.lowered_after,
             seconds=round(seconds, 1),
         ),
     )
@@ -174,19 +176,31 @@ def build_variables(model: keras.Model, classes: int) -> None:
     model.reset_metrics()
 
 
-def learning_rate(config: Config, plan: Plan) -> LearningRate | AdaptiveCosine:
+def learning_rate(config: Config, plan: Plan) -> LearningRate | AdaptiveCosine | Plateau:
     """The callback that sets the rate as `config` has it."""
     options, peak = config.train.schedule, config.train.optimizer.learning_rate
-    if isinstance(options, AdaptiveCosineOptions):
-        return AdaptiveCosine(
-            highest=peak,
-            lowest=peak * options.floor,
-            cycle_epochs=options.cycle_epochs,
-            factor=options.factor,
-        )
-    return LearningRate(
-        build_schedule(options, peak=peak, steps_per_epoch=plan.steps_per_epoch, epochs=plan.epochs)
-    )
+    match options:
+        case AdaptiveCosineOptions():
+            return AdaptiveCosine(
+                highest=peak,
+                lowest=peak * options.floor,
+                cycle_epochs=options.cycle_epochs,
+                factor=options.factor,
+            )
+        case PlateauOptions():
+            return Plateau(
+                peak=peak,
+                lowest=peak * options.floor,
+                factor=options.factor,
+                patience=options.patience,
+                monitor=config.train.monitor,
+                mode=MONITORS[config.train.monitor],
+            )
+        case _:
+            schedule = build_schedule(
+                options, peak=peak, steps_per_epoch=plan.steps_per_epoch, epochs=plan.epochs
+            )
+            return LearningRate(schedule)
 
 
 def _json(**values: Any) -> str:

@@ -10,7 +10,9 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.command_line import parse
-from pipeline.config import AdamOptions, Config, CosineOptions, MomentumOptions, TrainOptions
+from pipeline.config import Config, TrainOptions
+from pipeline.options.optimizers import AdamOptions, MomentumOptions
+from pipeline.options.schedules import CosineOptions
 from pipeline.recipe import (
     ConfigError,
     differing_keys,

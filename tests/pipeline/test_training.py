@@ -1,10 +1,9 @@
-"""Schedules, optimizers, callbacks, and whole trainings."""
+"""Optimizers, callbacks, and whole trainings."""
 
 import csv
 import json
 import math
 import zlib
-from itertools import pairwise
 from pathlib import Path
 
 import keras
@@ -13,67 +12,21 @@ import pytest
 
 from export.run_directory import RunDirectory
 from export.serving_function import load_model
-from pipeline.config import (
+from pipeline.config import Config
+from pipeline.data.prepare import prepare
+from pipeline.options.optimizers import (
     AdagradOptions,
     AdamOptions,
     AdamwOptions,
-    Config,
-    ConstantOptions,
-    CosineOptions,
     MomentumOptions,
     OptimizerOptions,
     RmspropOptions,
     SgdOptions,
 )
 from pipeline.recipe import ConfigError, load_recipe, resolve
-from pipeline.training.callbacks import HISTORY_COLUMNS, AdaptiveCosine, LearningRate
+from pipeline.training.callbacks import HISTORY_COLUMNS, LearningRate
 from pipeline.training.optimizers import build_optimizer
-from pipeline.training.schedules import build_schedule, cosine_annealing, cosine_decay
 from pipeline.training.train import train
-
-
-def rates(total: int, warmup: int, floor: float, peak: float = 0.4) -> list[float]:
-    return [
-        cosine_decay(step, peak=peak, total_steps=total, warmup_steps=warmup, floor=floor)
-        for step in range(total)
-    ]
-
-
-def test_cosine_decay_follows_its_closed_form() -> None:
-    found = rates(total=101, warmup=0, floor=0.1)
-    for step, rate in enumerate(found):
-        share = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / 100))
-        assert rate == pytest.approx(0.4 * share)
-    assert found[0] == 0.4
-    assert found[50] == pytest.approx(0.4 * 0.55)
-    assert found[-1] == pytest.approx(0.04)
-    assert all(later < earlier for earlier, later in pairwise(found))
-
-
-def test_cosine_decay_warms_up_in_equal_steps() -> None:
-    found = rates(total=30, warmup=4, floor=0)
-    assert found[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4])
-    assert found[-1] == 0
-
-
-@pytest.mark.parametrize(("total", "warmup"), [(1, 0), (1, 1), (5, 5), (3, 9), (2, 1)])
-def test_cosine_decay_of_very_short_runs_stays_in_range(total: int, warmup: int) -> None:
-    assert all(0 <= rate <= 0.4 for rate in rates(total, warmup, 0.1))
-
-
-def test_cosine_decay_after_the_end_keeps_the_last_rate() -> None:
-    late = cosine_decay(1000, peak=1.0, total_steps=10, warmup_steps=0, floor=0.25)
-    assert late == pytest.approx(0.25)
-
-
-def test_build_schedule() -> None:
-    cosine = build_schedule(
-        CosineOptions(warmup_epochs=0.5, floor=0.0), peak=1.0, steps_per_epoch=10, epochs=3
-    )
-    assert [cosine(step) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
-    assert cosine(29) == pytest.approx(0)
-    constant = build_schedule(ConstantOptions(), peak=0.3, steps_per_epoch=10, epochs=3)
-    assert {constant(step) for step in range(30)} == {0.3}
 
 
 def adam_reference(options: AdamOptions | AdamwOptions) -> list[float]:
@@ -178,58 +131,6 @@ def test_the_learning_rate_callback_follows_the_optimizers_count() -> None:
     model.optimizer.iterations.assign(7)
     callback.on_train_batch_begin(0)
     assert float(model.optimizer.learning_rate.numpy()) == pytest.approx(1 / 8)
-
-
-def test_adaptive_cosine_annealing_decides_as_worked_out_by_hand(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Cycles of two epochs from 0.8 to 0.2, halved after a cycle that was worse.
-
-    A cycle begins at the upper bound; its second epoch lies in the middle of the bounds.
-    """
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    model.compile(keras.optimizers.SGD(1.0), "mse")
-    callback = AdaptiveCosine(highest=0.8, lowest=0.2, cycle_epochs=2, factor=0.5)
-    callback.set_model(model)
-    table = [
-        # loss, accuracy, rate of the epoch
-        (1.0, 0.50, 0.8), (0.8, 0.60, 0.5),  # means 0.9 and 0.55: nothing to compare with
-        (0.7, 0.60, 0.8), (0.7, 0.70, 0.5),  # 0.7 and 0.65: both better, the bounds stay
-        (0.9, 0.90, 0.8), (0.7, 0.90, 0.5),  # 0.8 and 0.90: the loss rose, halved
-        (0.6, 0.80, 0.4), (0.6, 0.70, 0.25),  # 0.6 and 0.75: the accuracy fell, halved again
-        (0.6, 0.75, 0.2), (0.6, 0.75, 0.125),  # 0.6 and 0.75: neither, the bounds stay
-        (0.5, 0.80, 0.2), (0.5, 0.80, 0.125),  # better
-        (0.8, 0.70, 0.2), (0.8, 0.70, 0.125),  # both worse: halved, once
-        (0.8, 0.70, 0.1),
-    ]  # fmt: skip
-    for epoch, (loss, accuracy, rate) in enumerate(table):
-        callback.on_epoch_begin(epoch)
-        assert float(model.optimizer.learning_rate.numpy()) == pytest.approx(rate), epoch
-        callback.on_epoch_end(epoch, {"loss": loss, "accuracy": accuracy})
-    assert [cycle["lowered"] for cycle in callback.cycles] == [
-        False, False, True, True, False, False, True,
-    ]  # fmt: skip
-    assert [cycle["epoch"] for cycle in callback.cycles] == [2, 4, 6, 8, 10, 12, 14]
-    assert callback.cycles[2]["loss"] == pytest.approx(0.8)
-    assert callback.cycles[2]["accuracy"] == pytest.approx(0.9)
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.partition("; ")[2] for line in lines] == [
-        "rates stay",
-        "rates stay",
-        "the loss rose, rates x 0.5",
-        "the accuracy fell, rates x 0.5",
-        "rates stay",
-        "rates stay",
-        "the loss rose and the accuracy fell, rates x 0.5",
-    ]
-
-
-def test_cosine_annealing_follows_its_closed_form() -> None:
-    for epoch in range(12):
-        rate = cosine_annealing(epoch, highest=0.5, lowest=0.1, cycle_epochs=4)
-        share = (1 + math.cos(math.pi * (epoch % 4) / 4)) / 2
-        assert rate == pytest.approx(0.1 + 0.4 * share)
-    assert cosine_annealing(7, highest=0.5, lowest=0.1, cycle_epochs=1) == 0.5
 
 
 SHORT = {
