@@ -1,23 +1,44 @@
 """Optimizers."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from models.options import Options
 
+CLIPS = ("clip_value", "clip_norm", "clip_global_norm")
 
-class SgdOptions(Options):
+
+class CommonOptions(Options):
+    """What every optimizer can do."""
+
+    weight_decay: float = Field(0.0, ge=0)
+    """Share of the weights that each step takes away, times the rate (decoupled weight decay)."""
+
+    clip_value: float | None = Field(None, gt=0)
+    """Largest absolute value of each component of a gradient."""
+    clip_norm: float | None = Field(None, gt=0)
+    """Largest norm of each weight's gradient."""
+    clip_global_norm: float | None = Field(None, gt=0)
+    """Largest norm of all gradients together."""
+
+    @model_validator(mode="after")
+    def _one_clip(self) -> Self:
+        given = [name for name in CLIPS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"expected one way to clip, got {' and '.join(given)}")
+        return self
+
+
+class SgdOptions(CommonOptions):
     """Plain stochastic gradient descent."""
 
     name: Literal["sgd"] = "sgd"
     learning_rate: float = Field(0.1, gt=0)
     """Peak learning rate."""
-    weight_decay: float = Field(0.0, ge=0)
-    """Decoupled weight decay."""
 
 
-class MomentumOptions(Options):
+class MomentumOptions(CommonOptions):
     """SGD with momentum, optionally Nesterov's."""
 
     name: Literal["momentum"] = "momentum"
@@ -27,11 +48,9 @@ class MomentumOptions(Options):
     """Decay of the velocity."""
     nesterov: bool = False
     """Look ahead along the velocity (Nesterov)."""
-    weight_decay: float = Field(0.0, ge=0)
-    """Decoupled weight decay."""
 
 
-class AdagradOptions(Options):
+class AdagradOptions(CommonOptions):
     """AdaGrad (Duchi et al. 2011)."""
 
     name: Literal["adagrad"] = "adagrad"
@@ -43,7 +62,7 @@ class AdagradOptions(Options):
     """Added to the denominator."""
 
 
-class RmspropOptions(Options):
+class RmspropOptions(CommonOptions):
     """RMSprop (Tieleman and Hinton 2012)."""
 
     name: Literal["rmsprop"] = "rmsprop"
@@ -57,7 +76,7 @@ class RmspropOptions(Options):
     """Added to the denominator."""
 
 
-class AdamOptions(Options):
+class AdamOptions(CommonOptions):
     """Adam (Kingma and Ba 2015)."""
 
     name: Literal["adam"] = "adam"
@@ -71,14 +90,14 @@ class AdamOptions(Options):
     """Added to the denominator."""
 
 
-class AdamwOptions(Options):
+class AdamwOptions(CommonOptions):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
 
     name: Literal["adamw"] = "adamw"
     learning_rate: float = Field(0.001, gt=0)
     """Peak learning rate."""
     weight_decay: float = Field(0.004, ge=0)
-    """Decoupled weight decay."""
+    """Share of the weights that each step takes away, times the rate (decoupled weight decay)."""
     beta_1: float = Field(0.9, gt=0, lt=1)
     """Decay of the mean of gradients."""
     beta_2: float = Field(0.999, gt=0, lt=1)
@@ -87,6 +106,24 @@ class AdamwOptions(Options):
     """Added to the denominator."""
 
 
+class OtherOptimizerOptions(CommonOptions):
+    """Any other optimizer of Keras, by the name of its class."""
+
+    name: Literal["keras"] = "keras"
+    optimizer: str = "Lion"
+    """Class in keras.optimizers: Adadelta, Adafactor, Adamax, Ftrl, Lamb, Lion, Nadam, ..."""
+    learning_rate: float = Field(0.001, gt=0)
+    """Peak learning rate."""
+    arguments: dict[str, bool | int | float | str] = {}
+    """Its own arguments, as {beta_1: 0.95}."""
+
+
 OptimizerOptions = (
-    SgdOptions | MomentumOptions | AdagradOptions | RmspropOptions | AdamOptions | AdamwOptions
+    SgdOptions
+    | MomentumOptions
+    | AdagradOptions
+    | RmspropOptions
+    | AdamOptions
+    | AdamwOptions
+    | OtherOptimizerOptions
 )

@@ -1,5 +1,9 @@
 """Keras optimizers from their options."""
 
+import difflib
+import inspect
+from typing import Any
+
 import keras
 
 from pipeline.options.optimizers import (
@@ -8,50 +12,95 @@ from pipeline.options.optimizers import (
     AdamwOptions,
     MomentumOptions,
     OptimizerOptions,
+    OtherOptimizerOptions,
     RmspropOptions,
     SgdOptions,
 )
+from pipeline.recipe import ConfigError
 
 
 def build_optimizer(options: OptimizerOptions) -> keras.optimizers.Optimizer:
-    """The optimizer that `options` names, at its peak learning rate."""
+    """The optimizer that `options` names, at its peak learning rate.
+
+    Raises:
+        ConfigError: Keras has no such optimizer, or it has not such an argument.
+    """
+    common: dict[str, Any] = {
+        "learning_rate": options.learning_rate,
+        "weight_decay": options.weight_decay or None,
+        "clipvalue": options.clip_value,
+        "clipnorm": options.clip_norm,
+        "global_clipnorm": options.clip_global_norm,
+    }
     match options:
         case SgdOptions():
-            return keras.optimizers.SGD(
-                options.learning_rate, weight_decay=options.weight_decay or None
-            )
+            return keras.optimizers.SGD(**common)
         case MomentumOptions():
             return keras.optimizers.SGD(
-                options.learning_rate,
-                momentum=options.momentum,
-                nesterov=options.nesterov,
-                weight_decay=options.weight_decay or None,
+                momentum=options.momentum, nesterov=options.nesterov, **common
             )
         case AdagradOptions():
             return keras.optimizers.Adagrad(
-                options.learning_rate,
                 initial_accumulator_value=options.initial_accumulator,
                 epsilon=options.epsilon,
+                **common,
             )
         case RmspropOptions():
             return keras.optimizers.RMSprop(
-                options.learning_rate,
-                rho=options.rho,
-                momentum=options.momentum,
-                epsilon=options.epsilon,
+                rho=options.rho, momentum=options.momentum, epsilon=options.epsilon, **common
             )
         case AdamOptions():
             return keras.optimizers.Adam(
-                options.learning_rate,
-                beta_1=options.beta_1,
-                beta_2=options.beta_2,
-                epsilon=options.epsilon,
+                beta_1=options.beta_1, beta_2=options.beta_2, epsilon=options.epsilon, **common
             )
         case AdamwOptions():
             return keras.optimizers.AdamW(
-                options.learning_rate,
-                weight_decay=options.weight_decay,
-                beta_1=options.beta_1,
-                beta_2=options.beta_2,
-                epsilon=options.epsilon,
+                beta_1=options.beta_1, beta_2=options.beta_2, epsilon=options.epsilon, **common
             )
+        case OtherOptimizerOptions():
+            return _other(options, common)
+
+
+def _other(options: OtherOptimizerOptions, common: dict[str, Any]) -> keras.optimizers.Optimizer:
+    known = {
+        name: value
+        for name, value in vars(keras.optimizers).items()
+        if inspect.isclass(value)
+        and issubclass(value, keras.optimizers.Optimizer)
+        and value is not keras.optimizers.Optimizer
+        and name not in WRAPPERS
+    }
+    if options.optimizer not in known:
+        raise ConfigError(
+            f"train.optimizer.optimizer: expected one of {', '.join(sorted(known))}; got "
+            f"{options.optimizer!r}{_nearest(options.optimizer, known)}"
+        )
+    kind = known[options.optimizer]
+    own = [
+        name
+        for name, parameter in inspect.signature(kind).parameters.items()
+        if name not in (*common, *NOT_ITS_OWN) and parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    for name in options.arguments:
+        if name not in own:
+            raise ConfigError(
+                f"train.optimizer.arguments: {options.optimizer} has {', '.join(own)}; got "
+                f"{name!r}{_nearest(name, own)}"
+            )
+    try:
+        return kind(**common, **options.arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"train.optimizer.arguments: {error}") from error
+
+
+WRAPPERS = ("LossScaleOptimizer", "MultiOptimizer")
+NOT_ITS_OWN = (
+    *("name", "use_ema", "ema_momentum", "ema_overwrite_frequency"),
+    *("loss_scale_factor", "gradient_accumulation_steps"),
+)
+"""Arguments that are options of the training, not of an optimizer."""
+
+
+def _nearest(word: str, candidates: Any) -> str:
+    matches = difflib.get_close_matches(word, candidates, n=1)
+    return f"; did you mean {matches[0]}?" if matches else ""

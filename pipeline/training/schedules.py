@@ -94,7 +94,7 @@ def cosine_restarts(
         epoch -= length
         length *= multiplier
         number += 1
-    share = floor + (decay**number - floor) * (1 + math.cos(math.pi * epoch / length)) / 2
+    share = floor + (math.pow(decay, number) - floor) * (1 + math.cos(math.pi * epoch / length)) / 2
     return peak * max(share, floor)
 
 

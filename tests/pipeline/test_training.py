@@ -1,8 +1,7 @@
-"""Optimizers, callbacks, and whole trainings."""
+"""Callbacks, and whole trainings."""
 
 import csv
 import json
-import math
 import zlib
 from pathlib import Path
 
@@ -14,112 +13,9 @@ from export.run_directory import RunDirectory
 from export.serving_function import load_model
 from pipeline.config import Config
 from pipeline.data.prepare import prepare
-from pipeline.options.optimizers import (
-    AdagradOptions,
-    AdamOptions,
-    AdamwOptions,
-    MomentumOptions,
-    OptimizerOptions,
-    RmspropOptions,
-    SgdOptions,
-)
 from pipeline.recipe import ConfigError, load_recipe, resolve
 from pipeline.training.callbacks import HISTORY_COLUMNS, LearningRate
-from pipeline.training.optimizers import build_optimizer
 from pipeline.training.train import train
-
-
-def adam_reference(options: AdamOptions | AdamwOptions) -> list[float]:
-    weight, mean, square, found = 1.0, 0.0, 0.0, []
-    for step in range(1, 4):
-        gradient = 2 * weight
-        weight -= options.learning_rate * getattr(options, "weight_decay", 0.0) * weight
-        mean = options.beta_1 * mean + (1 - options.beta_1) * gradient
-        square = options.beta_2 * square + (1 - options.beta_2) * gradient**2
-        rate = (
-            options.learning_rate * math.sqrt(1 - options.beta_2**step) / (1 - options.beta_1**step)
-        )
-        weight -= rate * mean / (math.sqrt(square) + options.epsilon)
-        found.append(weight)
-    return found
-
-
-def momentum_reference(options: MomentumOptions) -> list[float]:
-    weight, velocity, found = 1.0, 0.0, []
-    for _ in range(3):
-        gradient = 2 * weight
-        weight -= options.learning_rate * options.weight_decay * weight
-        velocity = options.momentum * velocity - options.learning_rate * gradient
-        step = velocity
-        if options.nesterov:
-            step = options.momentum * velocity - options.learning_rate * gradient
-        weight += step
-        found.append(weight)
-    return found
-
-
-def sgd_reference(options: SgdOptions) -> list[float]:
-    weight, found = 1.0, []
-    for _ in range(3):
-        gradient = 2 * weight
-        weight -= options.learning_rate * options.weight_decay * weight
-        weight -= options.learning_rate * gradient
-        found.append(weight)
-    return found
-
-
-def adagrad_reference(options: AdagradOptions) -> list[float]:
-    weight, total, found = 1.0, options.initial_accumulator, []
-    for _ in range(3):
-        gradient = 2 * weight
-        total += gradient**2
-        weight -= options.learning_rate * gradient / math.sqrt(total + options.epsilon)
-        found.append(weight)
-    return found
-
-
-def rmsprop_reference(options: RmspropOptions) -> list[float]:
-    weight, mean, velocity, found = 1.0, 0.0, 0.0, []
-    for _ in range(3):
-        gradient = 2 * weight
-        mean = options.rho * mean + (1 - options.rho) * gradient**2
-        velocity = options.momentum * velocity + options.learning_rate * gradient / math.sqrt(
-            mean + options.epsilon
-        )
-        weight -= velocity
-        found.append(weight)
-    return found
-
-
-REFERENCES = [
-    (SgdOptions(learning_rate=0.1), sgd_reference),
-    (SgdOptions(learning_rate=0.1, weight_decay=0.3), sgd_reference),
-    (MomentumOptions(), momentum_reference),
-    (MomentumOptions(nesterov=True, weight_decay=0.2), momentum_reference),
-    (AdagradOptions(), adagrad_reference),
-    (RmspropOptions(), rmsprop_reference),
-    (RmspropOptions(momentum=0.5), rmsprop_reference),
-    (AdamOptions(), adam_reference),
-    (AdamwOptions(weight_decay=0.1), adam_reference),
-]
-
-
-@pytest.mark.parametrize(
-    ("options", "reference"),
-    REFERENCES,
-    ids=[f"{options.name}{number}" for number, (options, _) in enumerate(REFERENCES)],
-)
-def test_optimizers_follow_their_equations(options: OptimizerOptions, reference: object) -> None:
-    """Three steps down f(w) = w^2 from w = 1."""
-    optimizer = build_optimizer(options)
-    weight = keras.Variable(1.0, name="kernel")
-    optimizer.build([weight])
-    found = []
-    for _ in range(3):
-        optimizer.apply([2 * weight.value])
-        found.append(float(weight.numpy()))
-    assert callable(reference)
-    assert found == pytest.approx(reference(options), rel=1e-5)
 
 
 def test_the_learning_rate_callback_follows_the_optimizers_count() -> None:
