@@ -10,6 +10,7 @@ from pydantic import Field
 
 from export.prepared_data import MAX_PROOF_EXAMPLES
 from models.options import CnnOptions, ModelOptions, Options
+from pipeline.options.losses import CrossEntropyOptions, LossOptions
 from pipeline.options.optimizers import MomentumOptions, OptimizerOptions
 from pipeline.options.schedules import CosineOptions, ScheduleOptions
 from serve.image_spec import MOST_PIXELS, ImageSpec
@@ -85,8 +86,7 @@ class TrainOptions(Options):
     """Images per step."""
     optimizer: Annotated[OptimizerOptions, Field(discriminator="name")] = MomentumOptions()
     schedule: Annotated[ScheduleOptions, Field(discriminator="name")] = CosineOptions()
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Share of the target spread evenly over all classes."""
+    loss: Annotated[LossOptions, Field(discriminator="name")] = CrossEntropyOptions()
     monitor: Literal["val_accuracy", "val_loss", "accuracy", "loss"] = "val_accuracy"
     """Figure that picks the best epoch, of validation or of training."""
     early_stopping: int | None = Field(None, ge=1)

@@ -31,6 +31,7 @@ from pipeline.training.callbacks import (
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.device import prepare_device
 from pipeline.training.loop import NotFiniteError, Plan, Position, Training
+from pipeline.training.losses import build_loss
 from pipeline.training.optimizers import build_optimizer
 from pipeline.training.schedules import build_schedule
 from serve.atomic import atomic_path, remove, write_text
@@ -51,7 +52,7 @@ def train(config: Config, run: RunDirectory) -> str:
     keras.utils.set_random_seed(config.seed)
     data = PreparedData.open(run.data)
     model = build_model(config, data)
-    compile_model(model, config)
+    compile_model(model, config, data)
     build_variables(model, len(data.manifest.class_names))
     print(f"           {model.count_params():,} parameters on {device}", flush=True)
 
@@ -157,13 +158,12 @@ def build_model(config: Config, data: PreparedData) -> keras.Model:
         raise ConfigError(str(error)) from error
 
 
-def compile_model(model: keras.Model, config: Config) -> None:
-    """Attach optimizer, loss and metrics. Targets are one-hot: label smoothing needs them so."""
+def compile_model(model: keras.Model, config: Config, data: PreparedData) -> None:
+    """Attach optimizer, loss and metrics."""
+    counts = data.manifest.counts["train"]
     model.compile(
         optimizer=build_optimizer(config.train.optimizer),
-        loss=keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=config.train.label_smoothing
-        ),
+        loss=build_loss(config.train.loss, [counts[name] for name in data.manifest.class_names]),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
     )
 

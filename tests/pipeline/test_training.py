@@ -105,7 +105,7 @@ def test_the_selected_model_is_that_of_the_best_epoch(prepared: Path, tmp_path: 
     assert training["best_epoch"] == losses.index(min(losses)) + 1
     data = PreparedData.open(run.data)
     model = load_model(run.model)
-    compile_model(model, digits_config(**more))
+    compile_model(model, digits_config(**more), data)
     validation = Examples(data.images, data.labels, data.indices("validation"), 10)
     loss, _ = model.evaluate(evaluation_batches(validation, batch_size=256), verbose=0)
     assert loss == pytest.approx(min(losses), rel=1e-4)
@@ -131,7 +131,7 @@ def test_a_loss_that_is_no_number_stops_with_a_reason(prepared: Path, tmp_path: 
 
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw"])
 def test_every_optimizer_trains(name: str, prepared: Path, tmp_path: Path) -> None:
-    more = {"train.optimizer.name": name, "train.label_smoothing": 0.1, "train.epochs": 3}
+    more = {"train.optimizer.name": name, "train.loss.label_smoothing": 0.1, "train.epochs": 3}
     run = train_in(tmp_path / "run", prepared, **more)
     losses = [float(row["loss"]) for row in history_of(run)]
     assert losses[-1] < losses[0]
