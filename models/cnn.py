@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from models.kernels import kernel
 from models.options import CnnOptions
 
 
@@ -15,7 +16,6 @@ def build_core(image_shape: tuple[int, int, int], classes: int, options: CnnOpti
     """
     convolutions = _convolutions(options)
     _check_size(image_shape, options)
-    regularizer = keras.regularizers.L2(options.l2) if options.l2 else None
     x = inputs = keras.Input(image_shape, name="normalized")
     for stage, filters in enumerate(options.filters, 1):
         for block in range(1, convolutions[stage - 1] + 1):
@@ -26,19 +26,21 @@ def build_core(image_shape: tuple[int, int, int], classes: int, options: CnnOpti
                 strides=options.stride if block == 1 else 1,
                 padding="same",
                 use_bias=not options.batch_normalization,
-                kernel_initializer=options.initializer,
-                kernel_regularizer=regularizer,
                 name=name,
+                **kernel(options),
             )(x)
             if options.batch_normalization:
-                x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
+                x = layers.BatchNormalization(
+                    momentum=options.batch_normalization_momentum, name=f"{name}_norm"
+                )(x)
             x = layers.ReLU(name=f"{name}_relu")(x)
         if options.pooling == "max":
             x = layers.MaxPooling2D(options.pool_size, name=f"stage{stage}_pool")(x)
         elif options.pooling == "average":
             x = layers.AveragePooling2D(options.pool_size, name=f"stage{stage}_pool")(x)
         if options.dropout:
-            x = layers.Dropout(options.dropout, name=f"stage{stage}_dropout")(x)
+            dropout = layers.SpatialDropout2D if options.spatial_dropout else layers.Dropout
+            x = dropout(options.dropout, name=f"stage{stage}_dropout")(x)
     if options.head == "flatten":
         x = layers.Flatten(name="flatten")(x)
     else:
@@ -47,13 +49,14 @@ def build_core(image_shape: tuple[int, int, int], classes: int, options: CnnOpti
         x = layers.Dense(
             units,
             activation="relu",
-            kernel_initializer=options.initializer,
-            kernel_regularizer=regularizer,
             name=f"dense{number}",
+            **kernel(options),
         )(x)
         if options.dropout:
             x = layers.Dropout(options.dropout, name=f"dense{number}_dropout")(x)
-    logits = layers.Dense(classes, kernel_regularizer=regularizer, name="logits")(x)
+    logits = layers.Dense(
+        classes, kernel_regularizer=kernel(options)["kernel_regularizer"], name="logits"
+    )(x)
     return keras.Model(inputs, logits, name="core")
 
 

@@ -8,6 +8,7 @@ convolution pads, so that 28x28 images give the paper's 5x5x16 feature map.
 import keras
 from keras import layers
 
+from models.kernels import kernel
 from models.options import LenetOptions
 
 
@@ -25,19 +26,15 @@ def build_core(
         )
     # The second convolution takes no padding in the paper; on small images it must.
     padding = "valid" if min(image_shape[:2]) >= 12 else "same"
-    kernel = {
-        "kernel_initializer": options.initializer,
-        "kernel_regularizer": keras.regularizers.L2(options.l2) if options.l2 else None,
-    }
     x = inputs = keras.Input(image_shape, name="normalized")
-    x = layers.Conv2D(6, 5, padding="same", activation="relu", name="conv1", **kernel)(x)
+    x = layers.Conv2D(6, 5, padding="same", activation="relu", name="conv1", **kernel(options))(x)
     x = layers.MaxPooling2D(2, name="pool1")(x)
-    x = layers.Conv2D(16, 5, padding=padding, activation="relu", name="conv2", **kernel)(x)
+    x = layers.Conv2D(16, 5, padding=padding, activation="relu", name="conv2", **kernel(options))(x)
     x = layers.MaxPooling2D(2, name="pool2")(x)
     x = layers.Flatten(name="flatten")(x)
     for number, units in enumerate((120, 84), 1):
         if options.dropout:
             x = layers.Dropout(options.dropout, name=f"dropout{number}")(x)
-        x = layers.Dense(units, activation="relu", name=f"dense{number}", **kernel)(x)
-    logits = layers.Dense(classes, name="logits", **kernel)(x)
+        x = layers.Dense(units, activation="relu", name=f"dense{number}", **kernel(options))(x)
+    logits = layers.Dense(classes, name="logits", **kernel(options))(x)
     return keras.Model(inputs, logits, name="core")

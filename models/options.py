@@ -13,7 +13,9 @@ Initializer = Literal[
     "he_uniform",
     "lecun_normal",
     "lecun_uniform",
+    "normal",
     "orthogonal",
+    "uniform",
 ]
 
 
@@ -25,7 +27,20 @@ class Options(BaseModel):
     )
 
 
-class CnnOptions(Options):
+class KernelOptions(Options):
+    """What the kernels of every architecture have."""
+
+    initializer: Initializer = "he_normal"
+    """Distribution of the initial kernels."""
+    initializer_scale: float | None = Field(None, gt=0)
+    """Deviation of normal, bound of uniform (null: 0.05), factor of the others (null: 1)."""
+    l1: float = Field(0.0, ge=0)
+    """L1 penalty on kernels, added to the loss."""
+    l2: float = Field(0.0, ge=0)
+    """L2 penalty on kernels, added to the loss."""
+
+
+class CnnOptions(KernelOptions):
     """A plain convolutional network: stages of convolutions, each followed by pooling."""
 
     name: Literal["cnn"] = "cnn"
@@ -47,15 +62,15 @@ class CnnOptions(Options):
     """Units of the dense layers before the logits."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Share of features dropped after each stage and each dense layer."""
+    spatial_dropout: bool = False
+    """Drop whole feature maps after a stage (Tompson et al. 2015)."""
     batch_normalization: bool = True
     """Batch normalization after each convolution."""
-    initializer: Initializer = "he_normal"
-    """Distribution of the initial kernels."""
-    l2: float = Field(0.0, ge=0)
-    """L2 penalty on kernels, added to the loss."""
+    batch_normalization_momentum: float = Field(0.9, ge=0, lt=1)
+    """Share of the moving statistics that a step keeps."""
 
 
-class LenetOptions(Options):
+class LenetOptions(KernelOptions):
     """LeNet-5 (LeCun et al. 1998) with ReLU and max pooling."""
 
     name: Literal["lenet"] = "lenet"
@@ -63,11 +78,9 @@ class LenetOptions(Options):
     """Share of features dropped before each dense layer."""
     initializer: Initializer = "glorot_uniform"
     """Distribution of the initial kernels."""
-    l2: float = Field(0.0, ge=0)
-    """L2 penalty on kernels, added to the loss."""
 
 
-class ResnetOptions(Options):
+class ResnetOptions(KernelOptions):
     """The CIFAR form of ResNet (He et al. 2015, section 4.2)."""
 
     name: Literal["resnet"] = "resnet"
@@ -75,10 +88,10 @@ class ResnetOptions(Options):
     """Weighted layers, 6n + 2: 8, 14, 20, 32, 44, 56, 110."""
     width: int = Field(16, ge=1)
     """Filters of the first stage; the next two have twice and four times as many."""
-    initializer: Initializer = "he_normal"
-    """Distribution of the initial kernels."""
-    l2: float = Field(0.0, ge=0)
-    """L2 penalty on kernels, added to the loss."""
+    batch_normalization_momentum: float = Field(0.9, ge=0, lt=1)
+    """Share of the moving statistics that a step keeps."""
+    stochastic_depth: float = Field(0.0, ge=0, lt=1)
+    """Share of images that skip the last block; earlier ones less often (Huang et al. 2016)."""
 
 
 ModelOptions = CnnOptions | LenetOptions | ResnetOptions

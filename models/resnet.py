@@ -7,6 +7,7 @@ option A shortcuts (subsampling and zero-padded channels, no parameters).
 import keras
 from keras import layers
 
+from models.kernels import kernel
 from models.options import ResnetOptions
 
 
@@ -31,25 +32,27 @@ def build_core(
     x = inputs = keras.Input(image_shape, name="normalized")
     x = _convolution(x, options.width, 1, options, "stem")
     x = layers.ReLU(name="stem_relu")(x)
+    blocks = (options.depth - 2) // 6
     for stage in (1, 2, 3):
-        for block in range(1, (options.depth - 2) // 6 + 1):
+        for block in range(1, blocks + 1):
             stride = 2 if stage > 1 and block == 1 else 1
-            x = _block(
-                x, options.width * 2 ** (stage - 1), stride, options, f"stage{stage}_block{block}"
-            )
+            skipped = options.stochastic_depth * ((stage - 1) * blocks + block) / (3 * blocks)
+            name = f"stage{stage}_block{block}"
+            x = _block(x, options.width * 2 ** (stage - 1), stride, skipped, options, name)
     x = layers.GlobalAveragePooling2D(name="global_average")(x)
-    logits = layers.Dense(
-        classes,
-        kernel_initializer=options.initializer,
-        kernel_regularizer=_regularizer(options),
-        name="logits",
-    )(x)
+    logits = layers.Dense(classes, name="logits", **kernel(options))(x)
     return keras.Model(inputs, logits, name="core")
 
 
 def _block(
-    x: keras.KerasTensor, filters: int, stride: int, options: ResnetOptions, name: str
+    x: keras.KerasTensor,
+    filters: int,
+    stride: int,
+    skipped: float,
+    options: ResnetOptions,
+    name: str,
 ) -> keras.KerasTensor:
+    """A residual block, whose convolutions a share of the images skips in training."""
     shortcut = x
     if stride > 1:
         shortcut = layers.AveragePooling2D(
@@ -65,6 +68,9 @@ def _block(
     x = _convolution(x, filters, stride, options, f"{name}_conv1")
     x = layers.ReLU(name=f"{name}_relu1")(x)
     x = _convolution(x, filters, 1, options, f"{name}_conv2")
+    if skipped:
+        # One draw for each image; the others are scaled up, so that nothing changes at rest.
+        x = layers.Dropout(skipped, noise_shape=(None, 1, 1, 1), name=f"{name}_depth")(x)
     x = layers.Add(name=f"{name}_add")([x, shortcut])
     return layers.ReLU(name=f"{name}_relu2")(x)
 
@@ -78,12 +84,9 @@ def _convolution(
         strides=stride,
         padding="same",
         use_bias=False,
-        kernel_initializer=options.initializer,
-        kernel_regularizer=_regularizer(options),
         name=name,
+        **kernel(options),
     )(x)
-    return layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
-
-
-def _regularizer(options: ResnetOptions) -> keras.regularizers.Regularizer | None:
-    return keras.regularizers.L2(options.l2) if options.l2 else None
+    return layers.BatchNormalization(
+        momentum=options.batch_normalization_momentum, name=f"{name}_norm"
+    )(x)

@@ -45,17 +45,17 @@ def class_weights(options: LossOptions, counts: Sequence[int]) -> NDArray[np.flo
     if given is None:
         return None
     if given == "balanced":
-        return (sum(counts) / (len(counts) * np.asarray(counts, np.float64))).astype(np.float32)
+        weights = np.asarray([sum(counts) / (len(counts) * count) for count in counts])
+        return weights.astype(np.float32)
     if len(given) != len(counts):
         raise ConfigError(
             f"train.loss.class_weights: expected {len(counts)}, one for each class; "
             f"got {len(given)}"
         )
-    weights = np.asarray(given, np.float64)
-    mean = (weights * counts).sum() / sum(counts)
+    mean = sum(weight * count for weight, count in zip(given, counts, strict=True)) / sum(counts)
     if mean == 0:
         raise ConfigError("train.loss.class_weights: expected some image to count")
-    return (weights / mean).astype(np.float32)
+    return np.asarray(given, np.float32) / np.float32(mean)
 
 
 class _Weighted(keras.losses.Loss):

@@ -75,7 +75,7 @@ def polynomial_decay(
     if step < warmup_steps:
         return peak * ((step + 1) / warmup_steps)
     progress = _progress(step - warmup_steps, total_steps - warmup_steps)
-    return peak * (floor + (1 - floor) * (1 - progress) ** power)
+    return peak * (floor + (1 - floor) * math.pow(1 - progress, power))
 
 
 def cosine_restarts(
