@@ -10,6 +10,7 @@ from pydantic import Field
 
 from export.prepared_data import MAX_PROOF_EXAMPLES
 from models.options import CnnOptions, ModelOptions, Options
+from pipeline.options.augment import AugmentOptions
 from pipeline.options.losses import CrossEntropyOptions, LossOptions
 from pipeline.options.optimizers import MomentumOptions, OptimizerOptions
 from pipeline.options.schedules import CosineOptions, ScheduleOptions
@@ -56,17 +57,6 @@ class PrepareOptions(Options):
             max_pixels=self.max_pixels,
             scaled_decode=self.scaled_decode,
         )
-
-
-class AugmentOptions(Options):
-    """Random changes to training images; a new draw for every image in every epoch."""
-
-    crop_padding: int = Field(0, ge=0, le=256)
-    """Pad by so many pixels on each side, then cut the image's size out at random."""
-    horizontal_flip: bool = False
-    """Mirror left and right with probability 1/2."""
-    rotation: float = Field(0.0, ge=0, le=180)
-    """Rotate by an angle drawn from -rotation to +rotation, in degrees."""
 
 
 MONITORS: dict[str, Literal["max", "min"]] = {

@@ -1,15 +1,10 @@
-"""Batches and augmentation: pure functions of (seed, epoch, example), eagerly and in tf.data."""
-
-from collections.abc import Callable
-from functools import partial
+"""Batches: pure functions of (seed, step)."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from pipeline.config import AugmentOptions
-from pipeline.input.augment import augment, crop_with_padding, flip_horizontally, rotate
 from pipeline.input.batches import (
     Examples,
     evaluation_batches,
@@ -17,6 +12,7 @@ from pipeline.input.batches import (
     steps_per_epoch,
     training_batches,
 )
+from pipeline.options.augment import AugmentOptions
 
 ALL = AugmentOptions(crop_padding=2, horizontal_flip=True, rotation=20.0)
 NONE = AugmentOptions()
@@ -125,97 +121,3 @@ def test_steps_per_epoch(count: int, size: int, steps: int) -> None:
 
 def test_one_example_alone() -> None:
     assert members(batches(count=1)) == [5, 5]
-
-
-Operation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
-OPERATIONS = [
-    pytest.param(partial(crop_with_padding, padding=3), id="crop"),
-    pytest.param(flip_horizontally, id="flip"),
-    pytest.param(partial(rotate, degrees=30.0), id="rotate"),
-    pytest.param(partial(augment, options=ALL), id="all"),
-]
-
-
-def picture(height: int = 12, width: int = 10, channels: int = 3) -> tf.Tensor:
-    generator = np.random.default_rng(5)
-    return tf.constant(generator.integers(0, 256, (height, width, channels)).astype(np.uint8))
-
-
-def seed(number: int) -> tf.Tensor:
-    return tf.constant([number, 42], tf.int64)
-
-
-@pytest.mark.parametrize("operation", OPERATIONS)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_operations_keep_shape_and_type_and_follow_their_seed(
-    operation: Operation, channels: int
-) -> None:
-    image = picture(channels=channels)
-    results = [operation(image, seed(number)) for number in range(12)]
-    for result in results:
-        assert result.shape == image.shape
-        assert result.dtype == tf.uint8
-    np.testing.assert_array_equal(operation(image, seed(3)), results[3])
-    assert len({result.numpy().tobytes() for result in results}) > 1
-
-
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_operations_do_the_same_in_tf_data(operation: Operation) -> None:
-    image = picture()
-    dataset = tf.data.Dataset.range(6).map(lambda number: operation(image, tf.stack([number, 42])))
-    for number, result in enumerate(dataset):
-        np.testing.assert_array_equal(result, operation(image, seed(number)))
-
-
-def test_the_crop_moves_by_whole_pixels_and_repeats_the_border() -> None:
-    image = picture()
-    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), mode="edge")
-    windows = {
-        padded[row : row + 12, column : column + 10].tobytes(): (row, column)
-        for row in range(5)
-        for column in range(5)
-    }
-    found = {
-        windows[crop_with_padding(image, seed(number), 2).numpy().tobytes()]
-        for number in range(300)
-    }
-    assert len(found) == 25, "some offsets never occur"
-
-
-def test_the_flip_happens_half_of_the_time() -> None:
-    image = picture()
-    mirrored = image.numpy()[:, ::-1]
-    flips = 0
-    for number in range(400):
-        result = flip_horizontally(image, seed(number)).numpy()
-        is_mirrored = np.array_equal(result, mirrored)
-        assert is_mirrored or np.array_equal(result, image)
-        flips += is_mirrored
-    assert 150 < flips < 250
-
-
-def test_the_rotation_is_around_the_middle() -> None:
-    """By 0 degrees nothing moves; a point symmetric picture keeps its middle at any angle."""
-    image = picture(11, 11, 1)
-    np.testing.assert_array_equal(rotate(image, seed(1), 1e-6), image)
-    for number in range(20):
-        turned = rotate(image, seed(number), 180.0)
-        assert turned[5, 5, 0] == image[5, 5, 0]
-
-
-def test_the_rotation_turns_a_bar_by_the_drawn_angle() -> None:
-    bar = np.zeros((41, 41, 1), np.uint8)
-    bar[20, 5:36] = 255
-    angles = []
-    for number in range(30):
-        ys, xs = np.nonzero(rotate(tf.constant(bar), seed(number), 40.0).numpy()[..., 0] > 127)
-        slope = np.polyfit(xs, ys, 1)[0]
-        angles.append(np.degrees(np.arctan(slope)))
-    assert max(np.abs(angles)) <= 41
-    assert min(angles) < -20
-    assert max(angles) > 20
-
-
-def test_without_options_nothing_changes() -> None:
-    np.testing.assert_array_equal(augment(picture(), seed(1), NONE), picture())
