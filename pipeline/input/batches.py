@@ -11,8 +11,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from pipeline.config import AugmentOptions
 from pipeline.input.augment import augment, is_active
+from pipeline.input.mix import mix
+from pipeline.options.augment import AugmentOptions
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def training_batches(
         threads: batches made at the same time; None lets tf.data choose. Changes no batch.
 
     Returns:
-        A dataset of (uint8 `[batch, height, width, channels]`, float32 one-hot `[batch, classes]`).
+        A dataset of (uint8 `[batch, height, width, channels]`, float32 targets `[batch, classes]`),
+        one-hot unless images are mixed.
     """
     steps = steps_per_epoch(len(examples), batch_size)
 
@@ -77,7 +79,7 @@ def training_batches(
                 (images, image_seeds(seed, epoch, indices)),
                 fn_output_signature=tf.TensorSpec(examples.images.shape[1:], tf.uint8),
             )
-        return images, labels
+        return mix(images, labels, batch_seed(seed, step), augmentation)
 
     return _map(tf.data.Dataset.range(first_step, steps * epochs), batch_of, threads)
 
@@ -99,6 +101,12 @@ def image_seeds(seed: int, epoch: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
         tf.stack([tf.constant(seed, tf.int64), tf.constant(0, tf.int64)]), epoch
     )
     return tf.stack([tf.fill(tf.shape(indices), in_epoch[0]), in_epoch[1] ^ indices], axis=1)
+
+
+def batch_seed(seed: int, step: tf.Tensor) -> tf.Tensor:
+    """int64 `[2]`: what is drawn for a batch as a whole, by (seed, step)."""
+    ours = tf.stack([tf.constant(seed, tf.int64), tf.constant(1, tf.int64)])
+    return tf.random.experimental.stateless_fold_in(ours, step)
 
 
 def _gather(examples: Examples, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -36,3 +36,7 @@ class AugmentOptions(Options):
     """Deviation of Gaussian noise added to every value, in grey steps."""
     erasing: float = Field(0.0, ge=0, le=1)
     """Probability of filling a rectangle with noise (random erasing, Zhong et al. 2017)."""
+    mixup: float = Field(0.0, ge=0, le=10)
+    """Alpha of mixup, the weighted mean of two images and of their targets (Zhang et al. 2017)."""
+    cutmix: float = Field(0.0, ge=0, le=10)
+    """Alpha of CutMix, a rectangle from another image (Yun et al. 2019); with mixup, either one."""

@@ -52,7 +52,8 @@ def seed(number: int) -> tf.Tensor:
 
 
 def test_no_operation_is_left_out() -> None:
-    assert set(OPERATIONS) == set(AugmentOptions.model_fields) == set(STRENGTHS)
+    assert set(OPERATIONS) == set(STRENGTHS)
+    assert set(AugmentOptions.model_fields) - set(STRENGTHS) == {"mixup", "cutmix"}
     assert len({stream for stream, _ in OPERATIONS.values()}) == len(OPERATIONS)
     assert len(trivial.CHANGES) == 14
     assert is_active(ALL)
