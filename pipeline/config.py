@@ -77,6 +77,8 @@ class TrainOptions(Options):
     optimizer: Annotated[OptimizerOptions, Field(discriminator="name")] = MomentumOptions()
     schedule: Annotated[ScheduleOptions, Field(discriminator="name")] = CosineOptions()
     loss: Annotated[LossOptions, Field(discriminator="name")] = CrossEntropyOptions()
+    weight_average: float | None = Field(None, gt=0, lt=1)
+    """Decay of a moving average of all weights, which then are the model; null averages none."""
     monitor: Literal["val_accuracy", "val_loss", "accuracy", "loss"] = "val_accuracy"
     """Figure that picks the best epoch, of validation or of training."""
     early_stopping: int | None = Field(None, ge=1)

@@ -245,10 +245,54 @@ class HistoryFile(Stateful):
         write_text(self._path, text.getvalue())
 
 
+class WeightAverage(Stateful):
+    """A moving average of all weights, which is what is validated, selected and exported.
+
+    After each step, `average <- d * average + (1 - d) * weight` with `d = min(decay, (1 + step) /
+    (10 + step))`, so that a short training is not held back by where it began. The moving
+    statistics of batch normalization are averaged likewise: they belong to the averaged kernels and
+    not to the last ones.
+
+    Source: Polyak and Juditsky 1992; the growing decay is that of TensorFlow's
+    ExponentialMovingAverage.
+
+    Args:
+        model: the one that is trained.
+
+    Attributes:
+        model_of_averages: a model of its own, whose weights are the averages.
+    """
+
+    def __init__(self, model: keras.Model, decay: float) -> None:
+        super().__init__()
+        self._decay = decay
+        self.model_of_averages = keras.models.clone_model(model)
+        self.model_of_averages.set_weights(model.get_weights())
+        pairs = list(zip(self.model_of_averages.weights, model.weights, strict=True))
+
+        @tf.function
+        def update(keep: tf.Tensor) -> None:
+            for average, weight in pairs:
+                average.assign(keep * average + (1 - keep) * weight)
+
+        self._update = update
+
+    def on_train_batch_end(self, batch: int, logs: Figures | None = None) -> None:
+        step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+        self._update(tf.constant(min(self._decay, (1 + step) / (10 + step)), tf.float32))
+
+    def arrays(self) -> list[NDArray[Any]]:
+        return [np.array(weight) for weight in self.model_of_averages.get_weights()]
+
+    def restore(self, state: Any, arrays: list[NDArray[Any]]) -> None:
+        self.model_of_averages.set_weights(arrays)
+
+
 class Best(Stateful):
     """Keeps the weights of the best epoch, and stops when for too long none was better.
 
     Args:
+        judged: the model whose weights they are.
         monitor: key of the epoch's figures.
         mode: whether more of it is better, or less.
         patience: epochs without a better one after which the training stops; None never stops it.
@@ -258,8 +302,15 @@ class Best(Stateful):
         value: its figure; nan before the first.
     """
 
-    def __init__(self, monitor: str, mode: Literal["max", "min"], patience: int | None) -> None:
+    def __init__(
+        self,
+        judged: keras.Model,
+        monitor: str,
+        mode: Literal["max", "min"],
+        patience: int | None,
+    ) -> None:
         super().__init__()
+        self._judged = judged
         self._monitor, self._sign, self._patience = monitor, 1 if mode == "max" else -1, patience
         self.epoch = -1
         self.value = math.nan
@@ -269,7 +320,7 @@ class Best(Stateful):
         value = (logs or {})[self._monitor]
         if math.isnan(self.value) or self._sign * value > self._sign * self.value:
             self.epoch, self.value = epoch, value
-            self._weights = [np.array(weight) for weight in self.model.get_weights()]
+            self._weights = [np.array(weight) for weight in self._judged.get_weights()]
         elif self._patience and epoch - self.epoch >= self._patience:
             self.model.stop_training = True
 

@@ -70,6 +70,7 @@ class Training:
     Args:
         model: compiled and built, with an optimizer that is built too, and metrics used once.
         callbacks: the stateful ones among them are part of the state.
+        judged: the model that is validated, compiled likewise; None for the one that is trained.
         verbose: as in `keras.Model.fit`.
 
     Attributes:
@@ -81,10 +82,11 @@ class Training:
         model: keras.Model,
         plan: Plan,
         callbacks: Sequence[keras.callbacks.Callback],
+        judged: keras.Model | None = None,
         verbose: int = 0,
     ) -> None:
         self.position = Position()
-        self._model, self._plan = model, plan
+        self._model, self._plan, self._judged = model, plan, judged or model
         self._stateful = {
             type(callback).__name__: callback
             for callback in callbacks
@@ -154,7 +156,7 @@ class Training:
             self._callbacks.on_epoch_begin(position.epoch)
             if position.figures is None:
                 self._train_epoch(batches, between)
-            figures = self._model.evaluate(
+            figures = self._judged.evaluate(
                 plan.validation, callbacks=self._callbacks, verbose=0, return_dict=True
             )
             figures = {f"val_{name}": float(value) for name, value in figures.items()}

@@ -27,6 +27,7 @@ from pipeline.training.callbacks import (
     LearningRate,
     Plateau,
     TensorBoardLogs,
+    WeightAverage,
 )
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.device import prepare_device
@@ -57,11 +58,17 @@ def train(config: Config, run: RunDirectory) -> str:
     print(f"           {model.count_params():,} parameters on {device}", flush=True)
 
     plan = make_plan(config, data)
-    best = Best(config.train.monitor, MONITORS[config.train.monitor], config.train.early_stopping)
+    average = weight_average(model, config, data)
+    judged = average.model_of_averages if average else model
+    best = Best(
+        judged, config.train.monitor, MONITORS[config.train.monitor], config.train.early_stopping
+    )
     history = HistoryFile(run.history, len(data.indices("train")))
     rate = learning_rate(config, plan)
-    callbacks = [rate, best, history, TensorBoardLogs(run.logs)]
-    training = Training(model, plan, callbacks, verbose=1 if sys.stdout.isatty() else 2)
+    callbacks = [rate, *([average] if average else []), best, history, TensorBoardLogs(run.logs)]
+    training = Training(
+        model, plan, callbacks, judged=judged, verbose=1 if sys.stdout.isatty() else 2
+    )
     machine = {"device": device, "tensorflow": tf.__version__, "keras": keras.__version__}
     checkpoints = Checkpoints(run, config, images=data.manifest.fingerprint, machine=machine)
     if checkpoints.restore(training):
@@ -166,6 +173,15 @@ def compile_model(model: keras.Model, config: Config, data: PreparedData) -> Non
         loss=build_loss(config.train.loss, [counts[name] for name in data.manifest.class_names]),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
     )
+
+
+def weight_average(model: keras.Model, config: Config, data: PreparedData) -> WeightAverage | None:
+    """The callback that averages weights, if `config` asks for it."""
+    if not config.train.weight_average:
+        return None
+    average = WeightAverage(model, config.train.weight_average)
+    compile_model(average.model_of_averages, config, data)
+    return average
 
 
 def build_variables(model: keras.Model, classes: int) -> None:

@@ -41,6 +41,8 @@ EVERYTHING_WITH_STATE: dict[str, Any] = {
     "model.filters": [8, 8],
     "model.convolutions": 1,
     "model.dropout": 0.3,
+    "train.weight_average": 0.9,
+    "augment.mixup": 0.3,
     "augment.rotation": 10,
     "augment.crop_padding": 1,
 }
