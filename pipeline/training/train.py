@@ -38,11 +38,16 @@ from pipeline.training.schedules import build_schedule
 from serve.atomic import atomic_path, remove, write_text
 
 
-def train(config: Config, run: RunDirectory) -> str:
+def train(
+    config: Config, run: RunDirectory, watcher: keras.callbacks.Callback | None = None
+) -> str:
     """Train on the training split, select on the validation split; returns a one-line summary.
 
     Goes on from `run.checkpoints` if there is the state of this training. Writes `run.model` (the
     best epoch), `run.history`, `run.logs` and `run.training`.
+
+    Args:
+        watcher: called after all other callbacks; what it raises ends the training.
 
     Raises:
         ConfigError: the model cannot be built for these images, the loss became infinite, or
@@ -65,7 +70,11 @@ def train(config: Config, run: RunDirectory) -> str:
     )
     history = HistoryFile(run.history, len(data.indices("train")))
     rate = learning_rate(config, plan)
-    callbacks = [rate, *([average] if average else []), best, history, TensorBoardLogs(run.logs)]
+    callbacks = [rate, best, history, TensorBoardLogs(run.logs)]
+    if average:
+        callbacks.insert(1, average)  # before others look at the averages
+    if watcher:
+        callbacks.append(watcher)
     training = Training(
         model, plan, callbacks, judged=judged, verbose=1 if sys.stdout.isatty() else 2
     )
