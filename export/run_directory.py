@@ -39,6 +39,10 @@ class RunDirectory:
         return self.path / "history.csv"
 
     @property
+    def pretraining(self) -> Path:
+        return self.path / "pretraining.csv"
+
+    @property
     def logs(self) -> Path:
         return self.path / "logs"
 

@@ -27,7 +27,14 @@ class Options(BaseModel):
     )
 
 
-class KernelOptions(Options):
+class StartOptions(Options):
+    """Where the weights of every architecture come from."""
+
+    init_from: str | None = None
+    """A run or .keras file whose weights are taken, where name and shape of a layer fit."""
+
+
+class KernelOptions(StartOptions):
     """What the kernels of every architecture have."""
 
     initializer: Initializer = "he_normal"

@@ -4,16 +4,14 @@ The text under each field is its line in `--help`. A section that has a `name` i
 several forms, each with its own options; naming another form starts from that form's defaults.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from export.prepared_data import MAX_PROOF_EXAMPLES
 from models.options import CnnOptions, ModelOptions, Options
 from pipeline.options.augment import AugmentOptions
-from pipeline.options.losses import CrossEntropyOptions, LossOptions
-from pipeline.options.optimizers import MomentumOptions, OptimizerOptions
-from pipeline.options.schedules import CosineOptions, ScheduleOptions
+from pipeline.options.training import TrainOptions
 from serve.image_spec import MOST_PIXELS, ImageSpec
 
 Side = Annotated[int, Field(ge=1, le=4096)]
@@ -59,34 +57,6 @@ class PrepareOptions(Options):
         )
 
 
-MONITORS: dict[str, Literal["max", "min"]] = {
-    "val_accuracy": "max",
-    "val_loss": "min",
-    "accuracy": "max",
-    "loss": "min",
-}
-
-
-class TrainOptions(Options):
-    """How the weights are found."""
-
-    epochs: int = Field(20, ge=1)
-    """Passes over the training split."""
-    batch_size: int = Field(128, ge=1)
-    """Images per step."""
-    optimizer: Annotated[OptimizerOptions, Field(discriminator="name")] = MomentumOptions()
-    schedule: Annotated[ScheduleOptions, Field(discriminator="name")] = CosineOptions()
-    loss: Annotated[LossOptions, Field(discriminator="name")] = CrossEntropyOptions()
-    weight_average: float | None = Field(None, gt=0, lt=1)
-    """Decay of a moving average of all weights, which then are the model; null averages none."""
-    monitor: Literal["val_accuracy", "val_loss", "accuracy", "loss"] = "val_accuracy"
-    """Figure that picks the best epoch, of validation or of training."""
-    early_stopping: int | None = Field(None, ge=1)
-    """Stop after so many epochs without a better one; null trains all epochs."""
-    checkpoint_minutes: float = Field(5.0, gt=0)
-    """Minutes after which the state is written within an epoch, too; it always is after one."""
-
-
 class EvaluateOptions(Options):
     """What is fitted on the validation split once the model is chosen."""
 
@@ -130,3 +100,24 @@ class Config(Options):
     evaluate: EvaluateOptions = EvaluateOptions()
     quantize: QuantizeOptions = QuantizeOptions()
     verify: VerifyOptions = VerifyOptions()
+
+    @model_validator(mode="after")
+    def _methods_go_together(self) -> Self:
+        augment, train = self.augment, self.train
+        if (augment.mixup or augment.cutmix) and train.batch_size == 1:
+            raise ValueError(
+                "augment.mixup and augment.cutmix mix the images of a batch; expected a "
+                "train.batch_size of 2 or more, got 1"
+            )
+        if train.pretraining.name == "contrastive":
+            if train.batch_size in (1, "full") or train.part_size:
+                raise ValueError(
+                    "train.pretraining contrastive compares all images of a batch at once; "
+                    "expected a train.batch_size of 2 or more and no train.part_size"
+                )
+            if not augment.alters_single_images:
+                raise ValueError(
+                    "train.pretraining contrastive compares two augmented views of an image; "
+                    "expected some augmentation of single images, got none"
+                )
+        return self

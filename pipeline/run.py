@@ -59,7 +59,7 @@ TRAIN = Stage(
     "train",
     checkpoints.read_by_training,
     ("prepare",),
-    lambda run: (run.model, run.history, run.training),
+    lambda run: (run.model, run.history, run.pretraining, run.training),
     _later("pipeline.training.train", "train"),
 )
 EVALUATE = Stage(

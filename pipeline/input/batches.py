@@ -65,21 +65,77 @@ def training_batches(
     steps = steps_per_epoch(len(examples), batch_size)
 
     def batch_of(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        epoch, position = step // steps, step % steps
-        start = position * batch_size
-        rows = tf.range(start, tf.minimum(start + batch_size, len(examples)))
-        order = tf.random.experimental.index_shuffle(
-            rows, tf.cast(tf.stack([seed, epoch]), tf.int64), len(examples) - 1
-        )
-        indices = tf.gather(tf.constant(examples.indices), order)
-        images, labels = _gather(examples, indices)
-        if is_active(augmentation):
-            images = tf.map_fn(
-                lambda pair: augment(pair[0], pair[1], augmentation),
-                (images, image_seeds(seed, epoch, indices)),
-                fn_output_signature=tf.TensorSpec(examples.images.shape[1:], tf.uint8),
-            )
-        return mix(images, labels, batch_seed(seed, step), augmentation)
+        epoch, start = step // steps, step % steps * batch_size
+        places = tf.range(start, tf.minimum(start + batch_size, len(examples)))
+        images, targets = _augmented(examples, places, seed, epoch, augmentation)
+        return mix(images, targets, batch_seed(seed, step), augmentation)
+
+    return _map(tf.data.Dataset.range(first_step, steps * epochs), batch_of, threads)
+
+
+def training_parts(
+    examples: Examples,
+    *,
+    batch_size: int,
+    part_size: int,
+    epochs: int,
+    seed: int,
+    augmentation: AugmentOptions,
+    first_step: int = 0,
+    threads: int | None = None,
+) -> tf.data.Dataset:
+    """The batches of `training_batches`, each in parts of at most `part_size` images.
+
+    Returns:
+        A dataset of (images, targets, float32 share of the batch's images, whether it is the last
+        part of its batch).
+    """
+    steps, parts = steps_per_epoch(len(examples), batch_size), -(-batch_size // part_size)
+
+    def part_of(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        step, part = number // parts, number % parts
+        epoch, start, end = step // steps, *_bounds(step)
+        first = start + part * part_size
+        last = tf.minimum(first + part_size, end)
+        # Mixing takes the image before each; that of a batch's first is its last one.
+        before = tf.where(part == 0, end, first) - 1
+        places = tf.concat([[before], tf.range(first, last)], axis=0)
+        images, targets = _augmented(examples, places, seed, epoch, augmentation)
+        images, targets = mix(images, targets, batch_seed(seed, step), augmentation)
+        share = tf.cast(last - first, tf.float32) / tf.cast(end - start, tf.float32)
+        return images[1:], targets[1:], share, last == end
+
+    def _bounds(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        start = step % steps * batch_size
+        return start, tf.minimum(start + batch_size, len(examples))
+
+    def is_there(number: tf.Tensor) -> tf.Tensor:
+        start, end = _bounds(number // parts)
+        return start + number % parts * part_size < end
+
+    numbers = tf.data.Dataset.range(first_step * parts, steps * epochs * parts)
+    return _map(numbers.filter(is_there), part_of, threads)
+
+
+def training_views(
+    examples: Examples,
+    *,
+    batch_size: int,
+    epochs: int,
+    seed: int,
+    augmentation: AugmentOptions,
+    first_step: int = 0,
+    threads: int | None = None,
+) -> tf.data.Dataset:
+    """The batches of `training_batches`, unmixed, each followed by itself augmented once more."""
+    steps = steps_per_epoch(len(examples), batch_size)
+
+    def batch_of(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        epoch, start = step // steps, step % steps * batch_size
+        places = tf.range(start, tf.minimum(start + batch_size, len(examples)))
+        views = [_augmented(examples, places, seed, epoch, augmentation, view) for view in (0, 1)]
+        images, targets = (tf.concat(parts, axis=0) for parts in zip(*views, strict=True))
+        return images, targets
 
     return _map(tf.data.Dataset.range(first_step, steps * epochs), batch_of, threads)
 
@@ -95,11 +151,11 @@ def evaluation_batches(examples: Examples, *, batch_size: int) -> tf.data.Datase
     return _map(starts, batch_of, None)
 
 
-def image_seeds(seed: int, epoch: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
-    """int64 `[batch, 2]`: one seed per image, by (seed, epoch, example)."""
-    in_epoch = tf.random.experimental.stateless_fold_in(
-        tf.stack([tf.constant(seed, tf.int64), tf.constant(0, tf.int64)]), epoch
-    )
+def image_seeds(seed: int, epoch: tf.Tensor, indices: tf.Tensor, view: int = 0) -> tf.Tensor:
+    """int64 `[batch, 2]`: one seed per image, by (seed, epoch, example, view)."""
+    # 1 is the stream of `batch_seed`.
+    ours = tf.constant([seed, view + 1 if view else 0], tf.int64)
+    in_epoch = tf.random.experimental.stateless_fold_in(ours, epoch)
     return tf.stack([tf.fill(tf.shape(indices), in_epoch[0]), in_epoch[1] ^ indices], axis=1)
 
 
@@ -107,6 +163,29 @@ def batch_seed(seed: int, step: tf.Tensor) -> tf.Tensor:
     """int64 `[2]`: what is drawn for a batch as a whole, by (seed, step)."""
     ours = tf.stack([tf.constant(seed, tf.int64), tf.constant(1, tf.int64)])
     return tf.random.experimental.stateless_fold_in(ours, step)
+
+
+def _augmented(
+    examples: Examples,
+    places: tf.Tensor,
+    seed: int,
+    epoch: tf.Tensor,
+    augmentation: AugmentOptions,
+    view: int = 0,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The images at these places of the epoch's order, augmented, and their targets."""
+    order = tf.random.experimental.index_shuffle(
+        places, tf.cast(tf.stack([seed, epoch]), tf.int64), len(examples) - 1
+    )
+    indices = tf.gather(tf.constant(examples.indices), order)
+    images, targets = _gather(examples, indices)
+    if is_active(augmentation):
+        images = tf.map_fn(
+            lambda pair: augment(pair[0], pair[1], augmentation),
+            (images, image_seeds(seed, epoch, indices, view)),
+            fn_output_signature=tf.TensorSpec(examples.images.shape[1:], tf.uint8),
+        )
+    return images, targets
 
 
 def _gather(examples: Examples, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

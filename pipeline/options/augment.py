@@ -4,6 +4,8 @@ from pydantic import Field
 
 from models.options import Options
 
+MIXES = ("mixup", "cutmix")
+
 
 class AugmentOptions(Options):
     """Random changes to training images; a new draw for every image in every epoch."""
@@ -40,3 +42,8 @@ class AugmentOptions(Options):
     """Alpha of mixup, the weighted mean of two images and of their targets (Zhang et al. 2017)."""
     cutmix: float = Field(0.0, ge=0, le=10)
     """Alpha of CutMix, a rectangle from another image (Yun et al. 2019); with mixup, either one."""
+
+    @property
+    def alters_single_images(self) -> bool:
+        """Whether anything but mixing is turned on."""
+        return any(strength for name, strength in self if name not in MIXES)

@@ -126,3 +126,41 @@ ByStepOptions = (
 """Functions of the step alone."""
 
 ScheduleOptions = ByStepOptions | AdaptiveCosineOptions | PlateauOptions
+
+
+def does_not_fit(options: ScheduleOptions, epochs: int) -> str | None:
+    """Why a schedule is longer or shorter than a run of so many epochs; None if it is not."""
+    warmup = getattr(options, "warmup_epochs", 0)
+    if warmup > epochs:
+        return f"warmup_epochs: expected at most the {epochs} epochs of the run, got {warmup:g}"
+    match options:
+        case StepOptions() if options.every_epochs > epochs:
+            return (
+                f"every_epochs: expected at most the {epochs} epochs of the run, "
+                f"got {options.every_epochs}"
+            )
+        case AdaptiveCosineOptions():
+            ends = _cycle_ends(options.cycle_epochs, 1, epochs)
+        case CosineRestartsOptions():
+            ends = _cycle_ends(options.cycle_epochs, options.multiplier, epochs)
+        case _:
+            return None
+    if epochs in ends:
+        return None
+    return (
+        f"cycle_epochs: the last cycle would be cut off: cycles end after {_or(ends)} epochs, "
+        f"and the run has {epochs}"
+    )
+
+
+def _cycle_ends(first: int, multiplier: float, epochs: int) -> list[float]:
+    """The last end of a cycle that is not behind the run's, and the next one."""
+    end, length = 0.0, float(first)
+    while end + length <= epochs:
+        end += length
+        length *= multiplier
+    return [value for value in (end, end + length) if value]
+
+
+def _or(numbers: list[float]) -> str:
+    return " or ".join(f"{number:g}" for number in numbers)

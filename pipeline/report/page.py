@@ -144,7 +144,7 @@ def _learning_rates(config: Config, history: Sequence[dict[str, float]]) -> tupl
         options,
         peak=config.train.optimizer.learning_rate,
         steps_per_epoch=steps_per_epoch,
-        epochs=config.train.epochs,
+        steps=steps_per_epoch * config.train.epochs,
     )
     return [schedule(step) for step in range(steps)], steps_per_epoch
 

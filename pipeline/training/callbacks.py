@@ -92,7 +92,7 @@ class AdaptiveCosine(Stateful):
     def on_epoch_begin(self, epoch: int, logs: Figures | None = None) -> None:
         scale = self._factor ** sum(cycle["lowered"] for cycle in self.cycles)
         self.model.optimizer.learning_rate = cosine_annealing(
-            epoch,
+            len(self._epochs),
             highest=self._highest * scale,
             lowest=self._lowest * scale,
             cycle_epochs=self._cycle_epochs,
@@ -196,13 +196,17 @@ class HistoryFile(Stateful):
     whole epoch with validation, `images_per_second` is training alone.
 
     Attributes:
-        rows: one for every epoch; keys are `HISTORY_COLUMNS`.
+        rows: one for every epoch; keys are those of `HISTORY_COLUMNS` that there are.
+
+    Args:
+        examples, batch_size: of the training split.
     """
 
-    def __init__(self, path: Path, examples: int) -> None:
+    def __init__(self, path: Path, examples: int, batch_size: int) -> None:
         super().__init__()
         self._path = path
-        self._examples = examples
+        self._examples, self._batch_size = examples, batch_size
+        self._steps = self._steps_before = 0
         self._start = 0.0
         self._elapsed = 0.0
         self._trained: float | None = None
@@ -211,35 +215,46 @@ class HistoryFile(Stateful):
     def on_epoch_begin(self, epoch: int, logs: Figures | None = None) -> None:
         self._start = time.perf_counter() - self._elapsed
 
+    def on_train_batch_end(self, batch: int, logs: Figures | None = None) -> None:
+        self._steps += 1
+
     def on_test_begin(self, logs: Figures | None = None) -> None:
         self._trained = self._trained or time.perf_counter() - self._start
 
     def on_epoch_end(self, epoch: int, logs: Figures | None = None) -> None:
         seconds = time.perf_counter() - self._start
-        optimizer = self.model.optimizer
+        images = min(self._examples, (self._steps - self._steps_before) * self._batch_size)
         row = {
             **(logs or {}),
             "epoch": epoch + 1,
-            "step": int(keras.ops.convert_to_numpy(optimizer.iterations)),
-            "learning_rate": float(keras.ops.convert_to_numpy(optimizer.learning_rate)),
+            "step": self._steps,
+            "learning_rate": float(self.model.optimizer.learning_rate),
             "seconds": round(seconds, 3),
-            "images_per_second": round(self._examples / (self._trained or seconds), 1),
+            "images_per_second": round(images / (self._trained or seconds), 1),
         }
-        self.rows.append({key: row[key] for key in HISTORY_COLUMNS})
+        self.rows.append({key: row[key] for key in HISTORY_COLUMNS if key in row})
+        self._steps_before = self._steps
         self._start, self._elapsed, self._trained = time.perf_counter(), 0.0, None
         self._write()
 
     def state(self) -> Any:
         elapsed = time.perf_counter() - self._start
-        return {"rows": self.rows, "elapsed": elapsed, "trained": self._trained}
+        return {
+            "rows": self.rows,
+            "elapsed": elapsed,
+            "trained": self._trained,
+            "steps": [self._steps, self._steps_before],
+        }
 
     def restore(self, state: Any, arrays: list[NDArray[Any]]) -> None:
         self.rows, self._elapsed, self._trained = state["rows"], state["elapsed"], state["trained"]
+        self._steps, self._steps_before = state["steps"]
         self._write()
 
     def _write(self) -> None:
         text = io.StringIO()
-        writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
+        columns = [key for key in HISTORY_COLUMNS if not self.rows or key in self.rows[0]]
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self._path, text.getvalue())
@@ -281,6 +296,9 @@ class WeightAverage(Stateful):
         step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
         self._update(tf.constant(min(self._decay, (1 + step) / (10 + step)), tf.float32))
 
+    def state(self) -> Any:
+        return None
+
     def arrays(self) -> list[NDArray[Any]]:
         return [np.array(weight) for weight in self.model_of_averages.get_weights()]
 
@@ -292,50 +310,51 @@ class Best(Stateful):
     """Keeps the weights of the best epoch, and stops when for too long none was better.
 
     Args:
-        judged: the model whose weights they are.
         monitor: key of the epoch's figures.
         mode: whether more of it is better, or less.
         patience: epochs without a better one after which the training stops; None never stops it.
 
     Attributes:
+        judged: the model whose weights they are.
         epoch: the best one, counted from 0; -1 before the first.
         value: its figure; nan before the first.
     """
 
-    def __init__(
-        self,
-        judged: keras.Model,
-        monitor: str,
-        mode: Literal["max", "min"],
-        patience: int | None,
-    ) -> None:
+    judged: keras.Model
+
+    def __init__(self, monitor: str, mode: Literal["max", "min"], patience: int | None) -> None:
         super().__init__()
-        self._judged = judged
         self._monitor, self._sign, self._patience = monitor, 1 if mode == "max" else -1, patience
         self.epoch = -1
         self.value = math.nan
+        self._waited = 0
         self._weights: list[NDArray[Any]] = []
+
+    def on_train_begin(self, logs: Figures | None = None) -> None:
+        self._waited = 0
 
     def on_epoch_end(self, epoch: int, logs: Figures | None = None) -> None:
         value = (logs or {})[self._monitor]
+        self._waited += 1
         if math.isnan(self.value) or self._sign * value > self._sign * self.value:
-            self.epoch, self.value = epoch, value
-            self._weights = [np.array(weight) for weight in self._judged.get_weights()]
-        elif self._patience and epoch - self.epoch >= self._patience:
+            self.epoch, self.value, self._waited = epoch, value, 0
+            self._weights = [np.array(weight) for weight in self.judged.get_weights()]
+        elif self._waited == self._patience:
             self.model.stop_training = True
 
-    def take(self) -> None:
-        """Give the model the weights of the best epoch."""
-        self.model.set_weights(self._weights)
+    def take(self, model: keras.Model) -> None:
+        """Give a model the weights of the best epoch."""
+        model.set_weights(self._weights)
 
     def state(self) -> Any:
-        return {"epoch": self.epoch, "value": self.value}
+        return {"epoch": self.epoch, "value": self.value, "waited": self._waited}
 
     def arrays(self) -> list[NDArray[Any]]:
         return self._weights
 
     def restore(self, state: Any, arrays: list[NDArray[Any]]) -> None:
         self.epoch, self.value, self._weights = state["epoch"], state["value"], arrays
+        self._waited = state["waited"]
 
 
 class TensorBoardLogs(Stateful):
@@ -388,7 +407,8 @@ class TensorBoardLogs(Stateful):
                 self._writers[split] = tf.summary.create_file_writer(str(self._folder / split))
             with self._writers[split].as_default(step=epoch + 1):
                 for name in ("loss", "accuracy"):
-                    tf.summary.scalar(name, figures[prefix + name])
+                    if prefix + name in figures:
+                        tf.summary.scalar(name, figures[prefix + name])
                 for name, value in more.items():
                     tf.summary.scalar(name, value)
             self._writers[split].flush()

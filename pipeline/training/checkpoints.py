@@ -7,9 +7,10 @@ from typing import Any, Protocol
 from export.run_directory import RunDirectory
 from pipeline.config import Config
 from pipeline.recipe import ConfigError, differing_keys
+from pipeline.training.model_file import digest, model_file
 from pipeline.training.state_file import State, StateError, StateFiles
 
-VERSION = 1
+VERSION = 2
 """Raised when a release would go on otherwise from the same state."""
 
 
@@ -38,43 +39,56 @@ class Checkpoints:
         self._interval = 60 * config.train.checkpoint_minutes
         self._written = time.monotonic()
 
-    def restore(self, training: Resumable) -> bool:
-        """Bring a training to where its last state was taken; says so if there is one.
+    def read(self) -> State | None:
+        """The last state of this training, if there is one.
 
         Raises:
-            ConfigError: the state is that of another training which is unfinished, or no state is
-                whole any more.
+            ConfigError: there is that of another training which is unfinished, or no state is whole
+                any more.
         """
         state, problems = _read(self._files)
         for problem in problems:
             _warn(f"{problem}; going on from the state before it")
         if state is None:
-            return False
+            return None
         if state.document["identity"] != self._identity:
             if not _is_finished(state):
                 began = state.document["identity"]
                 what = "images" if began["images"] != self._identity["images"] else "code"
                 raise ConfigError(f"{_unfinished(self._run, state)} with other {what}; {WAYS_OUT}")
             self._files.forget()
-            return False
-        try:
-            training.restore(state)
-        except StateError as error:
-            raise ConfigError(f"{self._files.newest}: {error}; {WAYS_OUT}") from error
+            return None
         for key, value in self._machine.items():
             before = state.document["machine"].get(key)
             if before != value:
                 _warn(f"{key} was {before}, is {value}: the last bits of the result may differ")
-        return True
+        return state
 
-    def write(self, training: Resumable) -> None:
+    def restore(self, training: Resumable, state: State) -> None:
+        """Bring a training to where the state was taken.
+
+        Raises:
+            ConfigError: the state is that of another model.
+        """
+        try:
+            training.restore(state)
+        except StateError as error:
+            raise ConfigError(f"{self._files.newest}: {error}; {WAYS_OUT}") from error
+
+    def write(self, training: Resumable, phase: str, *, is_last: bool) -> None:
         """Take and write the state.
+
+        Args:
+            phase: the one under way.
+            is_last: the training ends with it.
 
         Raises:
             OSError: it cannot be written; the one before stays.
         """
         state = training.state()
-        state.document.update(identity=self._identity, machine=self._machine)
+        state.document.update(
+            phase=phase, is_last=is_last, identity=self._identity, machine=self._machine
+        )
         self._files.write(state)
         self._written = time.monotonic()
 
@@ -90,6 +104,8 @@ def read_by_training(config: Config) -> dict[str, Any]:
     """The part of a config that a training reads, without what changes no weight."""
     tree = config.model_dump(include={"seed", "deterministic", "augment", "model", "train"})
     del tree["train"]["checkpoint_minutes"]
+    if config.model.init_from:
+        tree["model"]["content of init_from"] = digest(model_file(config.model.init_from))
     return tree
 
 
@@ -125,7 +141,7 @@ def _read(files: StateFiles) -> tuple[State | None, list[str]]:
 
 
 def _is_finished(state: State) -> bool:
-    return bool(state.document["position"]["finished"])
+    return bool(state.document["position"]["finished"] and state.document["is_last"])
 
 
 def _unfinished(run: RunDirectory, state: State) -> str:

@@ -6,6 +6,7 @@ was known there.
 """
 
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,9 @@ from numpy.typing import NDArray
 from pipeline.training.callbacks import Figures, Stateful
 from pipeline.training.state_file import State, StateError
 
+Step = Callable[[Iterator[Any]], dict[str, Any]]
+"""Takes what it needs from the batches and returns the figures of the epoch so far."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -27,12 +31,32 @@ class Plan:
     Attributes:
         batches: from the first step wanted, counted over all epochs, to the batches from there on.
         validation: the batches that every epoch ends with.
+        epochs: the first one to train, counted from 0, and the one before which the training ends.
+        most_steps: counted over all epochs; the last epoch ends with them. None sets no limit.
+        name: what it is called where one training follows another.
     """
 
     batches: Callable[[int], tf.data.Dataset]
     validation: tf.data.Dataset
-    epochs: int
+    epochs: tuple[int, int]
     steps_per_epoch: int
+    most_steps: int | None = None
+    name: str = ""
+
+    @property
+    def steps(self) -> int:
+        """Steps in all its epochs."""
+        first, end = self.epochs
+        return min((end - first) * self.steps_per_epoch, self._left(first))
+
+    def steps_in(self, epoch: int) -> int:
+        """Steps of one epoch."""
+        return min(self.steps_per_epoch, self._left(epoch))
+
+    def _left(self, epoch: int) -> int:
+        if self.most_steps is None:
+            return sys.maxsize
+        return max(0, self.most_steps - epoch * self.steps_per_epoch)
 
 
 @dataclass
@@ -71,9 +95,11 @@ class Training:
         model: compiled and built, with an optimizer that is built too, and metrics used once.
         callbacks: the stateful ones among them are part of the state.
         judged: the model that is validated, compiled likewise; None for the one that is trained.
+        step: takes the next batch and trains on it; None is that of Keras.
         verbose: as in `keras.Model.fit`.
 
     Attributes:
+        plan: what is to be done.
         position: how far it is.
     """
 
@@ -82,11 +108,13 @@ class Training:
         model: keras.Model,
         plan: Plan,
         callbacks: Sequence[keras.callbacks.Callback],
+        *,
         judged: keras.Model | None = None,
+        step: Step | None = None,
         verbose: int = 0,
     ) -> None:
-        self.position = Position()
-        self._model, self._plan, self._judged = model, plan, judged or model
+        self.plan, self.position = plan, Position(plan.epochs[0])
+        self._model, self._judged, self._step = model, judged or model, step
         self._stateful = {
             type(callback).__name__: callback
             for callback in callbacks
@@ -98,7 +126,7 @@ class Training:
             model=model,
             add_progbar=verbose != 0,
             verbose=verbose,
-            epochs=plan.epochs,
+            epochs=plan.epochs[1],
             steps=plan.steps_per_epoch,
         )
         model.stop_training = False
@@ -148,36 +176,42 @@ class Training:
         Raises:
             NotFiniteError: the loss is no number any more.
         """
-        position, plan = self.position, self._plan
+        position, plan = self.position, self.plan
         self._validated.call = between
         self._model.make_train_function()
+        step = self._step or self._model.train_function
         batches = iter(plan.batches(position.epoch * plan.steps_per_epoch + position.step))
         while not position.finished:
             self._callbacks.on_epoch_begin(position.epoch)
             if position.figures is None:
-                self._train_epoch(batches, between)
+                self._train_epoch(step, batches, between)
             figures = self._judged.evaluate(
                 plan.validation, callbacks=self._callbacks, verbose=0, return_dict=True
             )
             figures = {f"val_{name}": float(value) for name, value in figures.items()}
             self._callbacks.on_epoch_end(position.epoch, {**(position.figures or {}), **figures})
             position.epoch, position.step, position.figures = position.epoch + 1, 0, None
-            position.finished = self._model.stop_training or position.epoch == plan.epochs
+            position.finished = self._model.stop_training or not self._is_more()
             between()
         self._callbacks.on_train_end()
 
-    def _train_epoch(self, batches: Iterator[Any], between: Callable[[], None]) -> None:
+    def _is_more(self) -> bool:
+        epoch = self.position.epoch
+        return epoch < self.plan.epochs[1] and self.plan.steps_in(epoch) > 0
+
+    def _train_epoch(self, step: Step, batches: Iterator[Any], between: Callable[[], None]) -> None:
         position, model = self.position, self._model
+        steps = self.plan.steps_in(position.epoch)
         if position.step == 0:
             model.reset_metrics()
-        while position.step < self._plan.steps_per_epoch:
+        while position.step < steps and not model.stop_training:
             self._callbacks.on_train_batch_begin(position.step)
-            logs = model.train_function(batches)
-            self._callbacks.on_train_batch_end(position.step, logs)
+            logs = step(batches)
             position.step += 1
+            self._callbacks.on_train_batch_end(position.step - 1, logs)
             if not math.isfinite(logs["loss"]):
                 raise NotFiniteError(float(model.optimizer.learning_rate))
-            if position.step < self._plan.steps_per_epoch:
+            if position.step < steps:
                 between()
         results = model.get_metrics_result()
         position.figures = {name: float(value) for name, value in results.items()}

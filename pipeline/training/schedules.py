@@ -115,10 +115,9 @@ def one_cycle(
 
 
 def build_schedule(
-    options: ByStepOptions, *, peak: float, steps_per_epoch: int, epochs: int
+    options: ByStepOptions, *, peak: float, steps_per_epoch: int, steps: int
 ) -> Schedule:
-    """The schedule that `options` names, for a run of `epochs`."""
-    total = steps_per_epoch * epochs
+    """The schedule that `options` names, for a run of so many steps."""
     match options:
         case ConstantOptions():
             return lambda step: peak
@@ -141,7 +140,7 @@ def build_schedule(
             return lambda step: polynomial_decay(
                 step,
                 peak=peak,
-                total_steps=total,
+                total_steps=steps,
                 warmup_steps=round(options.warmup_epochs * steps_per_epoch),
                 floor=options.floor,
                 power=options.power,
@@ -150,7 +149,7 @@ def build_schedule(
             return lambda step: cosine_decay(
                 step,
                 peak=peak,
-                total_steps=total,
+                total_steps=steps,
                 warmup_steps=round(options.warmup_epochs * steps_per_epoch),
                 floor=options.floor,
             )
@@ -167,7 +166,7 @@ def build_schedule(
             return lambda step: one_cycle(
                 step,
                 peak=peak,
-                total_steps=total,
+                total_steps=steps,
                 rise=options.rise,
                 start=options.start,
                 end=options.end,

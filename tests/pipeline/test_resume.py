@@ -204,6 +204,62 @@ def test_a_state_is_written_in_the_middle_of_an_epoch_and_kept(
     assert_same(run, uninterrupted)
 
 
+PHASES: dict[str, dict[str, Any]] = {
+    "contrast, frozen, all": {
+        "train.pretraining": {"name": "contrastive", "epochs": 1},
+        "train.frozen_epochs": 1,
+        "train.epochs": 2,
+        "augment.mixup": 0.0,
+    },
+    "full batch in parts, plateau": {
+        "train.batch_size": "full",
+        "train.part_size": 400,
+        "train.epochs": 7,
+        "train.early_stopping": None,
+        "train.schedule": {"name": "plateau", "patience": 1, "factor": 0.5},
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("more", "places"),
+    [
+        (
+            PHASES["contrast, frozen, all"],
+            (
+                (5, "pretraining, step 5 of 11 in epoch 1 of 1"),
+                (8, "pretraining, epoch 1 of 1"),
+                (3, "frozen, step 3 of 11 in epoch 1 of 1"),
+                (9, "frozen, step 11 of 11 in epoch 1 of 1"),
+                (2, "frozen, epoch 1 of 1"),
+                (6, "step 6 of 11 in epoch 2 of 2"),
+            ),
+        ),
+        (
+            PHASES["full batch in parts, plateau"],
+            ((3, "epoch 1 of 7"), (4, "step 1 of 1 in epoch 3 of 7"), (8, "epoch 5 of 7")),
+        ),
+    ],
+    ids=list(PHASES),
+)
+def test_every_phase_and_method_goes_on_where_it_was(
+    new_run: Callable[[str], RunDirectory],
+    capsys: pytest.CaptureFixture[str],
+    more: dict[str, Any],
+    places: tuple[tuple[int, str], ...],
+) -> None:
+    config = config_of(**more)
+    whole, run = new_run("whole"), new_run("run")
+    train(config, whole)
+    for moment, place in places:
+        train_until(config, run, moment)
+        assert f"saved after {place}\n" in capsys.readouterr().out
+    train(config, run)
+    assert_same(run, whole)
+    assert logged(run) == logged(whole)
+
+
 def test_finishing_again_gives_the_same(
     new_run: Callable[[str], RunDirectory], uninterrupted: RunDirectory
 ) -> None:

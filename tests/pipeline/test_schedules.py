@@ -28,7 +28,7 @@ STEPS, EPOCHS, PEAK = 7, 30, 0.4
 
 
 def schedule_of(options: ByStepOptions) -> NDArray[np.float64]:
-    schedule = build_schedule(options, peak=PEAK, steps_per_epoch=STEPS, epochs=EPOCHS)
+    schedule = build_schedule(options, peak=PEAK, steps_per_epoch=STEPS, steps=STEPS * EPOCHS)
     return np.array([schedule(step) for step in range(STEPS * EPOCHS)])
 
 
@@ -110,7 +110,7 @@ def test_no_schedule_is_left_out() -> None:
 @pytest.mark.parametrize("options", [form() for form in get_args(ByStepOptions)], ids=repr)
 @pytest.mark.parametrize(("steps", "epochs"), [(1, 1), (1, 2), (2, 1), (3, 7), (100, 1)])
 def test_the_shortest_runs_stay_in_range(options: ByStepOptions, steps: int, epochs: int) -> None:
-    schedule = build_schedule(options, peak=PEAK, steps_per_epoch=steps, epochs=epochs)
+    schedule = build_schedule(options, peak=PEAK, steps_per_epoch=steps, steps=steps * epochs)
     rates = [schedule(step) for step in range(steps * epochs + 5)]
     assert all(0 <= rate <= PEAK for rate in rates), rates
     assert max(rates[: steps * epochs]) > 0
