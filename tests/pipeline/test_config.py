@@ -25,7 +25,11 @@ from pipeline.recipe import (
 from serve.command import LockstepError
 
 ROOT = Path(__file__).parents[2]
-OPTIMIZERS = "sgd, momentum, adagrad, rmsprop, adam, adamw"
+OPTIMIZERS = "sgd, momentum, adagrad, rmsprop, adam, adamw, keras"
+SCHEDULES = (
+    "constant, step, exponential, inverse-time, polynomial, cosine, cosine-restarts, one-cycle, "
+    "adaptive-cosine, plateau"
+)
 
 
 def message_of(*arguments: str) -> str:
@@ -438,7 +442,7 @@ def test_every_sentence_ends_with_a_full_stop():
         ("prepare.channels", "{1,3} 1 for grey"),
         ("prepare.resize", "{crop,pad,stretch} How another shape"),
         ("augment.horizontal_flip", "[BOOL] Mirror left and right"),
-        ("train.schedule.name", "NAME one of cosine, constant, adaptive-cosine (default: cosine)"),
+        ("train.schedule.name", f"NAME one of {SCHEDULES} (default: cosine)"),
         ("train.optimizer.name", f"NAME one of {OPTIMIZERS} (default: momentum)"),
         (
             "train.optimizer.rho",

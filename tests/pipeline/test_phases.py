@@ -125,7 +125,7 @@ def test_without_a_layer_that_fits_there_is_no_warm_start(
     train_as: Callable[..., RunDirectory], earlier: RunDirectory
 ) -> None:
     with pytest.raises(ConfigError, match=r"init_from: no layer of .*model\.keras has the name"):
-        train_as("run", **{"model.init_from": str(earlier.path), "model.name": "lenet"})
+        train_as("run", **{"model.init_from": str(earlier.path), "model.filters": [9, 7]})
 
 
 @pytest.mark.parametrize("origin", ["nowhere", "."])

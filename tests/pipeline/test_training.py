@@ -90,7 +90,7 @@ def test_the_selected_model_is_that_of_the_best_epoch(prepared: Path, tmp_path: 
     """A rate so high that later epochs get worse; the figures of the best one must come back."""
     from export.prepared_data import PreparedData
     from pipeline.input.batches import Examples, evaluation_batches
-    from pipeline.training.train import compile_model
+    from pipeline.training.build import compile_model
 
     more = {
         "train.epochs": 4,
@@ -147,7 +147,7 @@ def test_keras_gets_every_step_of_the_run_once_and_in_order(
     """Not the first epoch over and over, as `fit` would show it from a reset iterator."""
     import tensorflow as tf
 
-    from pipeline.training import train as module
+    from pipeline.training import build as module
 
     seen: list[int] = []
 

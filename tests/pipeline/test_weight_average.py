@@ -41,14 +41,14 @@ def test_the_average_follows_its_equation_for_every_weight() -> None:
 def test_the_best_epoch_keeps_the_averages() -> None:
     model = small_model()
     average = WeightAverage(model, 0.9)
-    best = Best(average.model_of_averages, "val_loss", "min", None)
-    best.set_model(model)
+    best = Best("val_loss", "min", None)
+    best.judged = average.model_of_averages
     average.model_of_averages.set_weights(
         [np.full_like(weight, 7) for weight in model.get_weights()]
     )
     best.on_epoch_end(0, {"val_loss": 1.0})
     average.model_of_averages.set_weights(model.get_weights())
-    best.take()
+    best.take(model)
     assert all((weight == 7).all() for weight in model.get_weights())
 
 
