@@ -19,6 +19,20 @@ Initializer = Literal[
 ]
 
 
+INITIALIZERS: dict[Initializer, str] = {
+    "glorot_normal": "Normal, of variance 2 / (inputs + outputs) (Glorot and Bengio 2010)",
+    "glorot_uniform": "Uniform, of variance 2 / (inputs + outputs) (Glorot and Bengio 2010)",
+    "he_normal": "Normal, of variance 2 / inputs (He et al. 2015)",
+    "he_uniform": "Uniform, of variance 2 / inputs (He et al. 2015)",
+    "lecun_normal": "Normal, of variance 1 / inputs (LeCun et al. 1998)",
+    "lecun_uniform": "Uniform, of variance 1 / inputs (LeCun et al. 1998)",
+    "normal": "Normal, of deviation 0.05 (Krizhevsky et al. 2012, with 0.01)",
+    "orthogonal": "Orthogonal rows or columns (Saxe et al. 2014)",
+    "uniform": "Uniform, from -0.05 to 0.05 (Rumelhart et al. 1986, from -0.3 to 0.3)",
+}
+"""What each is, and its source."""
+
+
 class Options(BaseModel):
     """A frozen group of options: no unknown key, no silent conversion, docstrings as help texts."""
 
@@ -42,9 +56,9 @@ class KernelOptions(StartOptions):
     initializer_scale: float | None = Field(None, gt=0)
     """Deviation of normal, bound of uniform (null: 0.05), factor of the others (null: 1)."""
     l1: float = Field(0.0, ge=0)
-    """L1 penalty on kernels, added to the loss."""
+    """L1 penalty on kernels, added to the loss (Tibshirani 1996)."""
     l2: float = Field(0.0, ge=0)
-    """L2 penalty on kernels, added to the loss."""
+    """L2 penalty on kernels, added to the loss (Krogh and Hertz 1991)."""
 
 
 class CnnOptions(KernelOptions):
@@ -68,11 +82,11 @@ class CnnOptions(KernelOptions):
     dense_units: list[Count] = []
     """Units of the dense layers before the logits."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of features dropped after each stage and each dense layer."""
+    """Share of features dropped after each stage and dense layer (Srivastava et al. 2014)."""
     spatial_dropout: bool = False
     """Drop whole feature maps after a stage (Tompson et al. 2015)."""
     batch_normalization: bool = True
-    """Batch normalization after each convolution."""
+    """Batch normalization after each convolution (Ioffe and Szegedy 2015)."""
     batch_normalization_momentum: float = Field(0.9, ge=0, lt=1)
     """Share of the moving statistics that a step keeps."""
 

@@ -194,7 +194,7 @@ def _one_line(error: ValidationError) -> str:
         hint = _nearest(str(context["tag"]), expected.split(", "))
         message = f"{key}.name: expected one of {expected}; got {context['tag']!r}{hint}"
     elif first["type"] == "value_error":
-        message = f"{key}: {first['ctx']['error']}"
+        message = f"{key}: {first['ctx']['error']}".removeprefix(": ")  # of the whole tree
     else:
         texts = [item["msg"].removeprefix("Input should be ") for item in (first, *alternatives)]
         text = " or ".join(dict.fromkeys(texts))

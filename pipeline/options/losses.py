@@ -17,7 +17,7 @@ class WeightedOptions(Options):
 
 
 class CrossEntropyOptions(WeightedOptions):
-    """Cross-entropy of the softmax."""
+    """Cross-entropy of the softmax (Bridle 1990)."""
 
     name: Literal["cross-entropy"] = "cross-entropy"
     label_smoothing: float = Field(0.0, ge=0, lt=1)

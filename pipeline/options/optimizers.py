@@ -13,14 +13,14 @@ class CommonOptions(Options):
     """What every optimizer can do."""
 
     weight_decay: float = Field(0.0, ge=0)
-    """Share of the weights that each step takes away, times the rate (decoupled weight decay)."""
+    """Share of the weights that a step takes away, times the rate (Loshchilov and Hutter 2019)."""
 
     clip_value: float | None = Field(None, gt=0)
-    """Largest absolute value of each component of a gradient."""
+    """Largest absolute value of each component of a gradient (Mikolov 2012)."""
     clip_norm: float | None = Field(None, gt=0)
-    """Largest norm of each weight's gradient."""
+    """Largest norm of each weight's gradient (Pascanu et al. 2013)."""
     clip_global_norm: float | None = Field(None, gt=0)
-    """Largest norm of all gradients together."""
+    """Largest norm of all gradients together (Pascanu et al. 2013)."""
 
     @model_validator(mode="after")
     def _one_clip(self) -> Self:
@@ -31,7 +31,7 @@ class CommonOptions(Options):
 
 
 class SgdOptions(CommonOptions):
-    """Plain stochastic gradient descent."""
+    """Plain stochastic gradient descent (Robbins and Monro 1951)."""
 
     name: Literal["sgd"] = "sgd"
     learning_rate: float = Field(0.1, gt=0)
@@ -39,7 +39,7 @@ class SgdOptions(CommonOptions):
 
 
 class MomentumOptions(CommonOptions):
-    """SGD with momentum, optionally Nesterov's."""
+    """SGD with momentum, optionally Nesterov's (Polyak 1964; Nesterov 1983)."""
 
     name: Literal["momentum"] = "momentum"
     learning_rate: float = Field(0.05, gt=0)
@@ -97,7 +97,7 @@ class AdamwOptions(CommonOptions):
     learning_rate: float = Field(0.001, gt=0)
     """Peak learning rate."""
     weight_decay: float = Field(0.004, ge=0)
-    """Share of the weights that each step takes away, times the rate (decoupled weight decay)."""
+    """Share of the weights that a step takes away, times the rate (Loshchilov and Hutter 2019)."""
     beta_1: float = Field(0.9, gt=0, lt=1)
     """Decay of the mean of gradients."""
     beta_2: float = Field(0.999, gt=0, lt=1)
@@ -107,7 +107,7 @@ class AdamwOptions(CommonOptions):
 
 
 class OtherOptimizerOptions(CommonOptions):
-    """Any other optimizer of Keras, by the name of its class."""
+    """Any other optimizer of Keras 3, by the name of its class (Keras 2023)."""
 
     name: Literal["keras"] = "keras"
     optimizer: str = "Lion"

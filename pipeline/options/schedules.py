@@ -10,13 +10,13 @@ from models.options import Options
 
 
 class ConstantOptions(Options):
-    """The peak learning rate throughout."""
+    """The peak learning rate throughout (Robbins and Monro 1951)."""
 
     name: Literal["constant"] = "constant"
 
 
 class StepOptions(Options):
-    """The rate falls at once, every so many epochs."""
+    """The rate falls at once, every so many epochs (He et al. 2015)."""
 
     name: Literal["step"] = "step"
     every_epochs: int = Field(10, ge=1)
@@ -26,7 +26,7 @@ class StepOptions(Options):
 
 
 class ExponentialOptions(Options):
-    """The rate falls by the same share in every epoch, a little at every step."""
+    """The rate falls by the same share in every epoch, at every step (Senior et al. 2013)."""
 
     name: Literal["exponential"] = "exponential"
     factor: float = Field(0.9, gt=0, lt=1)
@@ -42,7 +42,7 @@ class InverseTimeOptions(Options):
 
 
 class PolynomialOptions(Options):
-    """A power of the share of steps that is left; 1 is a straight line."""
+    """A power of the share of steps that is left; 1 is a straight line (Liu et al. 2015)."""
 
     name: Literal["polynomial"] = "polynomial"
     power: float = Field(1.0, gt=0)
@@ -54,7 +54,7 @@ class PolynomialOptions(Options):
 
 
 class CosineOptions(Options):
-    """Linear warmup, then half a cosine down to the floor; a new rate at every step."""
+    """Linear warmup, then half a cosine down to the floor (Loshchilov and Hutter 2017)."""
 
     name: Literal["cosine"] = "cosine"
     warmup_epochs: float = Field(1.0, ge=0)
@@ -102,7 +102,9 @@ class AdaptiveCosineOptions(Options):
 
 
 class PlateauOptions(Options):
-    """The rate falls when for too long no epoch was better, by the figure that picks the best."""
+    """The rate falls when for too long no epoch was better, by the figure that picks the best
+    (Krizhevsky et al. 2012).
+    """
 
     name: Literal["plateau"] = "plateau"
     patience: int = Field(3, ge=1)
@@ -132,11 +134,11 @@ def does_not_fit(options: ScheduleOptions, epochs: int) -> str | None:
     """Why a schedule is longer or shorter than a run of so many epochs; None if it is not."""
     warmup = getattr(options, "warmup_epochs", 0)
     if warmup > epochs:
-        return f"warmup_epochs: expected at most the {epochs} epochs of the run, got {warmup:g}"
+        return f"warmup_epochs: expected at most {epochs}, the epochs of the run, got {warmup:g}"
     match options:
         case StepOptions() if options.every_epochs > epochs:
             return (
-                f"every_epochs: expected at most the {epochs} epochs of the run, "
+                f"every_epochs: expected at most {epochs}, the epochs of the run, "
                 f"got {options.every_epochs}"
             )
         case AdaptiveCosineOptions():

@@ -18,7 +18,7 @@ MONITORS: dict[str, Literal["max", "min"]] = {
 
 
 class ContrastiveOptions(Options):
-    """Supervised contrastive learning of the features, before the classifier (Khosla 2020)."""
+    """Supervised contrastive learning of the features, first (Khosla et al. 2020)."""
 
     name: Literal["contrastive"] = "contrastive"
     epochs: int = Field(20, ge=1)
@@ -65,11 +65,11 @@ class TrainOptions(Options):
     frozen_learning_rate: float | None = Field(None, gt=0)
     """Rate in the frozen epochs, a constant one; null takes the optimizer's."""
     weight_average: float | None = Field(None, gt=0, lt=1)
-    """Decay of a moving average of all weights, which then are the model; null averages none."""
+    """Decay of a moving average of all weights, which is the model (Polyak and Juditsky 1992)."""
     monitor: Literal["val_accuracy", "val_loss", "accuracy", "loss"] = "val_accuracy"
     """Figure that picks the best epoch, of validation or of training."""
     early_stopping: int | None = Field(None, ge=1)
-    """Stop after so many epochs without a better one; null trains all epochs."""
+    """Stop after so many epochs without a better one; null trains all (Prechelt 1998)."""
     checkpoint_minutes: float = Field(5.0, gt=0)
     """Minutes after which the state is written within an epoch, too; it always is after one."""
 
@@ -77,7 +77,7 @@ class TrainOptions(Options):
     def _epochs_fit(self) -> Self:
         if self.frozen_epochs > self.epochs:
             raise ValueError(
-                f"frozen_epochs: expected at most the {self.epochs} epochs of the training, "
+                f"frozen_epochs: expected at most {self.epochs}, the epochs of the run, "
                 f"got {self.frozen_epochs}"
             )
         if self.frozen_epochs < self.epochs:
