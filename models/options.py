@@ -62,7 +62,7 @@ class KernelOptions(StartOptions):
 
 
 class CnnOptions(KernelOptions):
-    """A plain convolutional network: stages of convolutions, each followed by pooling."""
+    """Stages of convolutions, each followed by pooling (LeCun et al. 1989; Simonyan 2015)."""
 
     name: Literal["cnn"] = "cnn"
     filters: Annotated[list[Count], Field(min_length=1)] = [32, 64, 128]
