@@ -1,10 +1,13 @@
 """When the state of a training is written, and which training it belongs to."""
 
+import hashlib
 import sys
 import time
+from pathlib import Path
 from typing import Any, Protocol
 
 from export.run_directory import RunDirectory
+from models.options import PretrainedOptions
 from pipeline.config import Config
 from pipeline.recipe import ConfigError, differing_keys
 from pipeline.training.state_file import State, StateError, StateFiles
@@ -87,9 +90,16 @@ WAYS_OUT = "start it over with --fresh, or name another --run-dir"
 
 
 def read_by_training(config: Config) -> dict[str, Any]:
-    """The part of a config that a training reads, without what changes no weight."""
+    """The part of a config that a training reads, without what changes no weight.
+
+    A file of weights is known by its content, wherever it lies.
+    """
     tree = config.model_dump(include={"seed", "deterministic", "augment", "model", "train"})
     del tree["train"]["checkpoint_minutes"]
+    if isinstance(config.model, PretrainedOptions) and Path(config.model.weights).is_file():
+        tree["model"]["weights"] = hashlib.sha256(
+            Path(config.model.weights).read_bytes()
+        ).hexdigest()
     return tree
 
 

@@ -91,11 +91,14 @@ def train(
     with atomic_path(run.model) as temporary:
         selected.save(temporary)
     seconds = sum(row["seconds"] for row in history.rows)
+    mean, std = models.normalization(config.model, data.manifest.mean, data.manifest.std)
     write_text(
         run.training,
         _json(
             device=device,
             parameters=model.count_params(),
+            mean=mean,
+            std=std,
             epochs=len(history.rows),
             best_epoch=best.epoch + 1,
             monitor=config.train.monitor,
