@@ -13,21 +13,25 @@ HEADLINE = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "loss", "
 
 
 def run_document(run: RunDirectory) -> dict[str, Any]:
-    """Fields of `BundleDocument` by name, from the manifest and the metrics of a run.
+    """Fields of `BundleDocument` by name, from manifest, training and metrics of a run.
 
     Raises:
         LockstepError: the run was not evaluated, or its files are damaged.
     """
     manifest = PreparedData.open(run.data).manifest
+    path = run.training
     try:
-        figures = json.loads(run.metrics.read_bytes())
+        training = json.loads(path.read_bytes())
+        mean, std = (tuple(map(float, training[name])) for name in ("mean", "std"))
+        path = run.metrics
+        figures = json.loads(path.read_bytes())
         rejection = figures["rejection"]
         calibration = figures["calibration"]
         return {
             "class_names": tuple(manifest.class_names),
             "image": manifest.image_spec(),
-            "mean": tuple(manifest.mean),
-            "std": tuple(manifest.std),
+            "mean": mean,
+            "std": std,
             "temperature": float(calibration["temperature"]),
             "rejection": Rejection(**rejection) if rejection else None,
             "dataset_fingerprint": manifest.fingerprint,
@@ -38,11 +42,11 @@ def run_document(run: RunDirectory) -> dict[str, Any]:
         }
     except FileNotFoundError:
         raise LockstepError(
-            f"{run.metrics}: no such file; expected a finished run directory, "
+            f"{path}: no such file; expected a finished run directory, "
             "so run python -m pipeline.run first"
         ) from None
     except (ValueError, LookupError, TypeError):
         raise LockstepError(
-            f"{run.metrics}: damaged, or of another release; delete it and run "
+            f"{path}: damaged, or of another release; delete it and run "
             "python -m pipeline.run again"
         ) from None

@@ -10,12 +10,25 @@ import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from models.options import ModelOptions
+from models.options import ModelOptions, PretrainedOptions
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["build"]
+__all__ = ["build", "normalization"]
+
+
+def normalization(
+    options: ModelOptions, mean: Sequence[float], std: Sequence[float]
+) -> tuple[Sequence[float], Sequence[float]]:
+    """What `build` subtracts and divides by, for each channel, in units of pixel / 255.
+
+    The statistics of the training split, or for a model that has a preprocessing of its own, what
+    leaves pixels from 0 to 255 as they are.
+    """
+    if isinstance(options, PretrainedOptions):
+        return [0.0] * len(mean), [1 / 255] * len(std)
+    return mean, std
 
 
 def build(
@@ -35,12 +48,14 @@ def build(
         mean, std: per-channel statistics of the training split, in units of pixel / 255.
 
     Raises:
-        ValueError: the images are too small for the options, or there are fewer than two classes.
+        ValueError: the images do not fit the options, these contradict each other, the weights that
+            they name cannot be had, or there are fewer than two classes.
     """
     import keras
 
     if classes < 2:
         raise ValueError(f"expected at least 2 classes, got {classes}")
+    mean, std = normalization(options, mean, std)
     architecture = importlib.import_module(f"models.{options.name.replace('-', '_')}")
     core = architecture.build_core(image_shape, classes, options)
     image = keras.Input(image_shape, dtype="uint8", name="image")

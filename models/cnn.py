@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from models.haar import haar
 from models.kernels import kernel
 from models.options import CnnOptions
 
@@ -12,11 +13,13 @@ def build_core(image_shape: tuple[int, int, int], classes: int, options: CnnOpti
 
     Raises:
         ValueError: strides and pooling leave no pixel of the image, or `convolutions` and `filters`
-            give different numbers of stages.
+            give different numbers of stages; or the stem halves an odd side.
     """
     convolutions = _convolutions(options)
     _check_size(image_shape, options)
     x = inputs = keras.Input(image_shape, name="normalized")
+    if options.stem == "haar":
+        x = haar("haar")(x)
     for stage, filters in enumerate(options.filters, 1):
         for block in range(1, convolutions[stage - 1] + 1):
             name = f"stage{stage}_conv{block}"
@@ -76,6 +79,13 @@ def _convolutions(options: CnnOptions) -> list[int]:
 def _check_size(image_shape: tuple[int, int, int], options: CnnOptions) -> None:
     height, width, _ = image_shape
     side = min(height, width)
+    if options.stem == "haar":
+        if height % 2 or width % 2:
+            raise ValueError(
+                f"model cnn: stem haar halves the sides: expected even ones, got {height}x{width}; "
+                "set --prepare.image_size, or leave the stem out"
+            )
+        side //= 2
     for stage in range(1, len(options.filters) + 1):
         side = -(-side // options.stride)
         if options.pooling != "none":

@@ -65,6 +65,8 @@ class CnnOptions(KernelOptions):
     """Stages of convolutions, each followed by pooling (LeCun et al. 1989; Simonyan 2015)."""
 
     name: Literal["cnn"] = "cnn"
+    stem: Literal["none", "haar"] = "none"
+    """haar: fixed Haar wavelets first; sides are halved, channels become four."""
     filters: Annotated[list[Count], Field(min_length=1)] = [32, 64, 128]
     """Filters of each stage; the length is the number of stages."""
     convolutions: Count | list[Count] = 2
@@ -101,12 +103,11 @@ class LenetOptions(KernelOptions):
     """Distribution of the initial kernels."""
 
 
-class ResnetOptions(KernelOptions):
-    """The CIFAR form of ResNet (He et al. 2015, section 4.2)."""
+class ResidualOptions(KernelOptions):
+    """What residual networks of three stages have."""
 
-    name: Literal["resnet"] = "resnet"
-    depth: int = Field(20, ge=8)
-    """Weighted layers, 6n + 2: 8, 14, 20, 32, 44, 56, 110."""
+    name: str
+    depth: int
     width: int = Field(16, ge=1)
     """Filters of the first stage; the next two have twice and four times as many."""
     batch_normalization_momentum: float = Field(0.9, ge=0, lt=1)
@@ -115,4 +116,52 @@ class ResnetOptions(KernelOptions):
     """Share of images that skip the last block; earlier ones less often (Huang et al. 2016)."""
 
 
-ModelOptions = CnnOptions | LenetOptions | ResnetOptions
+class ResnetOptions(ResidualOptions):
+    """The CIFAR form of ResNet (He et al. 2015, section 4.2)."""
+
+    name: Literal["resnet"] = "resnet"
+    depth: int = Field(20, ge=8)
+    """Weighted layers, 6n + 2: 8, 14, 20, 32, 44, 56, 110."""
+
+
+class WideResnetOptions(ResidualOptions):
+    """Wide residual networks (Zagoruyko and Komodakis 2016)."""
+
+    name: Literal["wide-resnet"] = "wide-resnet"
+    depth: int = Field(16, ge=10)
+    """Weighted layers, 6n + 4: 10, 16, 22, 28, 40."""
+    widening: int = Field(4, ge=1)
+    """How many times as many filters every block has as in a thin network."""
+    width: int = Field(16, ge=1)
+    """Filters of the stem, and of the first stage before widening."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of features dropped between the two convolutions of a block."""
+
+
+class FastOptions(KernelOptions):
+    """A small, wide network for training in few epochs (airbench94, Jordan 2024)."""
+
+    name: Literal["fast"] = "fast"
+    widths: Annotated[list[Count], Field(min_length=1)] = [64, 256, 256]
+    """Filters of each stage; the length is the number of stages."""
+    scaling_factor: float = Field(1 / 9, gt=0)
+    """What the logits are multiplied by."""
+    batch_normalization_momentum: float = Field(0.6, ge=0, lt=1)
+    """Share of the moving statistics that a step keeps."""
+
+
+class PretrainedOptions(StartOptions):
+    """A network of keras.applications, its preprocessing, and a new last layer (Keras 2015)."""
+
+    name: Literal["pretrained"] = "pretrained"
+    backbone: str = "MobileNetV2"
+    """Network in keras.applications: ConvNeXtTiny, EfficientNetB0, MobileNetV2, ResNet50, ..."""
+    weights: str = "imagenet"
+    """imagenet (fetched by Keras), none, or a .weights.h5 file of the same network."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """Share of features dropped before the last layer."""
+
+
+ModelOptions = (
+    CnnOptions | FastOptions | LenetOptions | PretrainedOptions | ResnetOptions | WideResnetOptions
+)

@@ -2,9 +2,11 @@
 
 import sys
 import time
+from pathlib import Path
 from typing import Any, Protocol
 
 from export.run_directory import RunDirectory
+from models.options import PretrainedOptions
 from pipeline.config import Config
 from pipeline.recipe import ConfigError, differing_keys
 from pipeline.training.model_file import digest, model_file
@@ -101,11 +103,17 @@ WAYS_OUT = "start it over with --fresh, or name another --run-dir"
 
 
 def read_by_training(config: Config) -> dict[str, Any]:
-    """The part of a config that a training reads, without what changes no weight."""
+    """The part of a config that a training reads, without what changes no weight.
+
+    A file of weights is known by its content, wherever it lies.
+    """
     tree = config.model_dump(include={"seed", "deterministic", "augment", "model", "train"})
     del tree["train"]["checkpoint_minutes"]
-    if config.model.init_from:
-        tree["model"]["content of init_from"] = digest(model_file(config.model.init_from))
+    model = config.model
+    if model.init_from:
+        tree["model"]["init_from"] = digest(model_file(model.init_from))
+    if isinstance(model, PretrainedOptions) and Path(model.weights).is_file():
+        tree["model"]["weights"] = digest(Path(model.weights))
     return tree
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+import models
 from export.prepared_data import PreparedData
 from export.run_directory import RunDirectory
 from pipeline.config import Config
@@ -55,11 +56,14 @@ def train(
     with atomic_path(run.model) as temporary:
         selected.save(temporary)
     seconds = sum(row["seconds"] for row in history.rows)
+    mean, std = models.normalization(config.model, data.manifest.mean, data.manifest.std)
     write_text(
         run.training,
         _json(
             device=device,
             parameters=model.count_params(),
+            mean=mean,
+            std=std,
             epochs=len(history.rows),
             best_epoch=best.epoch + 1,
             monitor=config.train.monitor,

@@ -427,6 +427,26 @@ def test_a_run_that_was_not_evaluated_is_explained(
 
 
 @pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "training.json: no such file; expected a finished run directory"),
+        ("", "training.json: damaged, or of another release"),
+        ('{"mean": [0.5]}', "training.json: damaged, or of another release"),
+        ('{"mean": 0.5, "std": [0.5]}', "training.json: damaged, or of another release"),
+    ],
+)
+def test_a_run_that_does_not_say_how_it_normalizes_is_explained(
+    content: str | None, message: str, run_copy: Path
+) -> None:
+    training = run_copy / "training.json"
+    training.unlink()
+    if content is not None:
+        training.write_text(content)
+    with pytest.raises(LockstepError, match=message):
+        run_document(RunDirectory(run_copy))
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["missing"], "no such bundle; expected a finished run directory"),

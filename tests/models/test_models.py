@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 import models
-from models.options import CnnOptions, LenetOptions, ModelOptions, ResnetOptions
+from models.options import (
+    CnnOptions,
+    FastOptions,
+    LenetOptions,
+    ModelOptions,
+    PretrainedOptions,
+    ResnetOptions,
+    WideResnetOptions,
+)
 
 
 def build(
@@ -26,6 +34,12 @@ def build(
         (ResnetOptions(depth=20), (32, 32, 3), 271_098),  # 0.27 M in He et al. 2015, table 6
         (ResnetOptions(depth=56), (32, 32, 3), 857_082),  # 0.85 M there
         (ResnetOptions(depth=8, width=8), (28, 28, 1), 19_314),
+        (CnnOptions(stem="haar"), (28, 28, 1), 289_946),
+        (FastOptions(), (32, 32, 3), 1_973_944),  # 1.97 M in Jordan 2024
+        (FastOptions(widths=[8, 16]), (8, 8, 1), 6_184),
+        # Of MobileNet's 4.25 M (Howard et al. 2017, table 9) all but the last layer, and ours.
+        (PretrainedOptions(backbone="MobileNet", weights="none"), (32, 32, 3), 3_239_114),
+        (WideResnetOptions(), (32, 32, 3), 2_752_506),
     ],
 )
 def test_parameter_counts(
@@ -34,7 +48,28 @@ def test_parameter_counts(
     assert build(options, shape).count_params() == parameters
 
 
-@pytest.mark.parametrize("options", [CnnOptions(), LenetOptions(), ResnetOptions(depth=8)])
+@pytest.mark.parametrize(
+    ("depth", "widening", "millions"), [(40, 1, 0.6), (40, 2, 2.2), (16, 8, 11.0), (28, 10, 36.5)]
+)
+def test_wide_networks_are_as_large_as_in_the_paper(
+    depth: int, widening: int, millions: float
+) -> None:
+    """Zagoruyko and Komodakis 2016, tables 4 and 5; they count what is trained."""
+    model = build(WideResnetOptions(depth=depth, widening=widening), (32, 32, 3))
+    trained = sum(int(np.prod(each.shape)) for each in model.trainable_variables)
+    assert round(trained / 1e6, 1) == millions
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        CnnOptions(),
+        FastOptions(),
+        LenetOptions(),
+        ResnetOptions(depth=8),
+        WideResnetOptions(depth=10, widening=2, dropout=0.3),
+    ],
+)
 @pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (33, 47, 3)])
 def test_uint8_pixels_to_logits(options: ModelOptions, shape: tuple[int, int, int]) -> None:
     model = build(options, shape, classes=7)
@@ -105,6 +140,9 @@ def test_dropout_acts_in_training_alone() -> None:
         (CnnOptions(convolutions=[1, 2]), (28, 28, 1), "each of the 3 stages"),
         (LenetOptions(), (3, 28, 1), "at least 4x4, got 3x28"),
         (ResnetOptions(), (3, 3, 1), "at least 4x4"),
+        (WideResnetOptions(), (3, 9, 1), "model wide-resnet: .* at least 4x4, got 3x9"),
+        (WideResnetOptions(depth=20), (8, 8, 1), "6n [+] 4, got 20; nearest are 16 and 22"),
+        (FastOptions(), (5, 32, 3), "at least 6x6 for 3 stages, got 5x32; use fewer widths"),
         (
             ResnetOptions(depth=18),
             (32, 32, 3),
@@ -117,6 +155,57 @@ def test_impossible_options_are_named(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         build(options, shape)
+
+
+@pytest.mark.parametrize(
+    ("shape", "sides"),
+    [
+        ((32, 32, 3), [31, 15, 7, 3]),  # as in the source
+        ((28, 40, 1), [27, 13, 6, 3]),
+        ((8, 8, 1), [7, 4, 2, 1]),
+        ((6, 6, 1), [5, 3, 2, 1]),
+    ],
+)
+def test_the_fast_network_pools_each_stage(shape: tuple[int, int, int], sides: list[int]) -> None:
+    core = build(FastOptions(), shape).get_layer("core")
+    names = ["stem", "stage1_pool", "stage2_pool", "stage3_pool"]
+    assert [core.get_layer(name).output.shape[1] for name in names] == sides
+    assert core.get_layer("stage3_conv2_gelu").output.shape[-1] == 256
+    assert core.get_layer("head").bias is None
+
+
+def test_the_logits_of_the_fast_network_are_scaled() -> None:
+    models_of = [build(FastOptions(scaling_factor=factor), (8, 8, 1)) for factor in (1.0, 0.25)]
+    models_of[1].set_weights(models_of[0].get_weights())
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1)).astype(np.uint8)
+    whole, quarter = (model.predict_on_batch(pixels) for model in models_of)
+    np.testing.assert_allclose(quarter, whole / 4, rtol=1e-6)
+
+
+def test_a_wide_block_begins_with_its_activation() -> None:
+    options = WideResnetOptions(
+        depth=10, widening=2, dropout=0.3, batch_normalization_momentum=0.8, stochastic_depth=0.6
+    )
+    core = build(options, (16, 16, 1)).get_layer("core")
+
+    def source(name: str) -> str:
+        return str(core.get_layer(name).input._keras_history.operation.name)
+
+    assert source("stage1_block1_in_norm") == "stem"
+    assert source("stage1_block1_shortcut") == "stage1_block1_in_relu"
+    assert source("stage1_block1_conv1") == "stage1_block1_in_relu"
+    assert source("stage1_block1_conv2") == "stage1_block1_dropout"
+    assert source("stage2_block1_in_norm") == "stage1_block1_add"
+    assert core.get_layer("stage2_block1_shortcut").strides == (2, 2)
+    assert core.get_layer("stage3_block1_dropout").rate == 0.3
+    assert core.get_layer("stage3_block1_depth").rate == 0.6
+    assert core.get_layer("last_norm").momentum == 0.8
+
+
+def test_only_blocks_of_another_width_have_a_convolution_as_shortcut() -> None:
+    core = build(WideResnetOptions(depth=16, widening=1), (16, 16, 1)).get_layer("core")
+    names = {layer.name for layer in core.layers if layer.name.endswith("shortcut")}
+    assert names == {"stage2_block1_shortcut", "stage3_block1_shortcut"}
 
 
 def test_one_class_is_refused() -> None:

@@ -165,7 +165,7 @@ def test_an_unknown_form_lists_the_known_ones(name, text):
 
 def test_an_unknown_architecture_lists_the_known_ones():
     message = message_of("--model.name", "resnett")
-    assert message.startswith("model.name: expected one of cnn, lenet, resnet")
+    assert message.startswith("model.name: expected one of cnn, fast, lenet, pretrained, resnet, ")
     assert message.endswith("got 'resnett'; did you mean resnet?")
 
 

@@ -1,0 +1,91 @@
+"""What residual networks of three stages share, after He et al. 2015, section 4.2."""
+
+from collections.abc import Callable
+
+import keras
+from keras import layers
+
+from models.kernels import kernel
+from models.options import ResidualOptions
+
+SMALLEST_SIDE = 4
+
+Block = Callable[[keras.KerasTensor, int, int, float, str], keras.KerasTensor]
+"""A block, by input, filters, stride, share of images that skip it, and name."""
+
+
+def stages(
+    x: keras.KerasTensor, options: ResidualOptions, *, width: int, outside: int, block: Block
+) -> keras.KerasTensor:
+    """Three stages of n blocks, where the depth is 6n + `outside`.
+
+    The second and the third halve the sides of the feature maps and double the filters. The share
+    of images that skip a block rises from one to the next, up to `options.stochastic_depth`.
+
+    Args:
+        width: filters of the first stage.
+        outside: weighted layers that are in no block.
+
+    Raises:
+        ValueError: the depth is not 6n + `outside`.
+    """
+    blocks, rest = divmod(options.depth - outside, 6)
+    if rest:
+        lower = options.depth - rest
+        raise ValueError(
+            f"model {options.name}: expected a depth of 6n + {outside}, got {options.depth}; "
+            f"nearest are {lower} and {lower + 6}"
+        )
+    for stage in (1, 2, 3):
+        for number in range(1, blocks + 1):
+            stride = 2 if stage > 1 and number == 1 else 1
+            skipped = options.stochastic_depth * ((stage - 1) * blocks + number) / (3 * blocks)
+            name = f"stage{stage}_block{number}"
+            x = block(x, width * 2 ** (stage - 1), stride, skipped, name)
+    return x
+
+
+def check_size(image_shape: tuple[int, int, int], options: ResidualOptions) -> None:
+    """Raises ValueError: an image side is under 4 pixels, which two stages halve."""
+    height, width, _ = image_shape
+    if min(height, width) < SMALLEST_SIDE:
+        raise ValueError(
+            f"model {options.name}: expected images of at least {SMALLEST_SIDE}x{SMALLEST_SIDE}, "
+            f"got {height}x{width}"
+        )
+
+
+def convolution(
+    x: keras.KerasTensor,
+    filters: int,
+    stride: int,
+    options: ResidualOptions,
+    name: str,
+    *,
+    side: int = 3,
+) -> keras.KerasTensor:
+    """A convolution without a bias: batch normalization, before or behind it, has one."""
+    return layers.Conv2D(
+        filters,
+        side,
+        strides=stride,
+        padding="same",
+        use_bias=False,
+        name=name,
+        **kernel(options),
+    )(x)
+
+
+def normalization(x: keras.KerasTensor, options: ResidualOptions, name: str) -> keras.KerasTensor:
+    """Batch normalization with the momentum of the options."""
+    return layers.BatchNormalization(momentum=options.batch_normalization_momentum, name=name)(x)
+
+
+def add(
+    x: keras.KerasTensor, shortcut: keras.KerasTensor, skipped: float, name: str
+) -> keras.KerasTensor:
+    """`x + shortcut`, without `x` for a share of the images in training (Huang et al. 2016)."""
+    if skipped:
+        # One draw for each image; the others are scaled up, so that nothing changes at rest.
+        x = layers.Dropout(skipped, noise_shape=(None, 1, 1, 1), name=f"{name}_depth")(x)
+    return layers.Add(name=f"{name}_add")([x, shortcut])
