@@ -171,7 +171,7 @@ def test_the_fast_network_pools_each_stage(shape: tuple[int, int, int], sides: l
     names = ["stem", "stage1_pool", "stage2_pool", "stage3_pool"]
     assert [core.get_layer(name).output.shape[1] for name in names] == sides
     assert core.get_layer("stage3_conv2_gelu").output.shape[-1] == 256
-    assert core.get_layer("head").bias is None
+    assert core.get_layer("logits").bias is None
 
 
 def test_the_logits_of_the_fast_network_are_scaled() -> None:
