@@ -76,8 +76,10 @@ def convolution(
     )(x)
 
 
-def normalization(x: keras.KerasTensor, options: ResidualOptions, name: str) -> keras.KerasTensor:
-    """Batch normalization with the momentum of the options."""
+def batch_normalization(
+    x: keras.KerasTensor, options: ResidualOptions, name: str
+) -> keras.KerasTensor:
+    """With the momentum of the options."""
     return layers.BatchNormalization(momentum=options.batch_normalization_momentum, name=name)(x)
 
 

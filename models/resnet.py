@@ -9,7 +9,7 @@ from keras import layers
 
 from models.kernels import kernel
 from models.options import ResnetOptions
-from models.residual import add, check_size, convolution, normalization, stages
+from models.residual import add, batch_normalization, check_size, convolution, stages
 
 
 def build_core(
@@ -54,4 +54,4 @@ def _convolution(
     x: keras.KerasTensor, filters: int, stride: int, options: ResnetOptions, name: str
 ) -> keras.KerasTensor:
     x = convolution(x, filters, stride, options, name)
-    return normalization(x, options, f"{name}_norm")
+    return batch_normalization(x, options, f"{name}_norm")

@@ -10,7 +10,7 @@ from keras import layers
 
 from models.kernels import kernel
 from models.options import WideResnetOptions
-from models.residual import add, check_size, convolution, normalization, stages
+from models.residual import add, batch_normalization, check_size, convolution, stages
 
 
 def build_core(
@@ -23,7 +23,7 @@ def build_core(
     """
 
     def activated(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-        return layers.ReLU(name=f"{name}_relu")(normalization(x, options, f"{name}_norm"))
+        return layers.ReLU(name=f"{name}_relu")(batch_normalization(x, options, f"{name}_norm"))
 
     def block(
         x: keras.KerasTensor, filters: int, stride: int, skipped: float, name: str
