@@ -5,6 +5,7 @@ python -m pipeline.compare --recipe optimizers
 """
 
 import dataclasses
+import logging
 import sys
 import traceback
 from collections.abc import Sequence
@@ -59,6 +60,7 @@ def _make_and_compare(request: Request) -> int:
     for invocation in request.planned.values():
         sources.identity(invocation.config.data)  # what is missing is missing before hours of work
         check_place(RunDirectory(invocation.run_dir))
+    logging.getLogger("tensorflow").addFilter(_is_worth_saying)
     runs: list[ComparedRun] = []
     failures = 0
     for number, (name, invocation) in enumerate(request.planned.items(), 1):
@@ -85,6 +87,11 @@ def _make(invocation: Invocation, *, debug: bool) -> str | None:
     finally:
         if "keras" in sys.modules:  # the next one should find this process as this one did
             sys.modules["keras"].utils.clear_session()
+
+
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+    """TensorFlow wonders at functions that are traced often; here every run has its own model."""
+    return "triggered tf.function retracing" not in record.getMessage()
 
 
 def _made(name: str, invocation: Invocation, failure: str | None) -> ComparedRun:

@@ -1,6 +1,7 @@
 """The figures of runs, which of them is the best, and in what the configs differ."""
 
 import json
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
@@ -45,7 +46,8 @@ class Column:
     among: Callable[[ComparedRun], Hashable] = same_images
 
     def show(self, value: Figure) -> str:
-        return "" if value is None else format(value, self.form)
+        """For the page."""
+        return "" if value is None else format(value, self.form).replace("%", " %")
 
 
 COLUMNS = (
@@ -119,7 +121,7 @@ def best_of(column: Column, runs: Sequence[ComparedRun], values: Sequence[Figure
     """
     groups: dict[Hashable, dict[int, Any]] = defaultdict(dict)
     for position, (run, value) in enumerate(zip(runs, values, strict=True)):
-        if run.is_finished and value is not None:
+        if run.is_finished and value is not None and not _is_nan(value):
             groups[column.among(run)][position] = value
     best: set[int] = set()
     for group in groups.values():
@@ -147,5 +149,10 @@ def _best_epoch(run: ComparedRun) -> int | None:
     """The best epoch so far, the first of equals; None before the first."""
     monitor = run.config.train.monitor
     sign = 1 if MONITORS[monitor] == "max" else -1
-    best = max(run.history, key=lambda row: sign * row[monitor], default=None)
+    judged = [row for row in run.history if not _is_nan(row[monitor])]
+    best = max(judged, key=lambda row: sign * row[monitor], default=None)
     return int(best["epoch"]) if best else None
+
+
+def _is_nan(value: Figure) -> bool:
+    return isinstance(value, float) and math.isnan(value)

@@ -40,6 +40,7 @@ class Line:
     """One of several lines in a picture.
 
     Attributes:
+        color: INK for that of the page's text.
         dashes: lengths of strokes and gaps, in widths of the line; none for a solid one.
         css_class: by which the page that holds the picture finds the line.
     """
@@ -55,8 +56,14 @@ WIDE = 20
 """Positive values whose largest is so many times the smallest get a logarithmic axis."""
 
 
-def overlaid(lines: Sequence[Line], title: str, *, x_label: str, y_label: str) -> str:
-    """Several lines in one picture, without a legend: that is the page's."""
+def overlaid(
+    lines: Sequence[Line], title: str, *, x_label: str, y_label: str, is_share: bool = False
+) -> str:
+    """Several lines in one picture, without a legend: that is the page's.
+
+    Args:
+        is_share: values are shares, whose axis is never logarithmic.
+    """
     with matplotlib.rc_context(STYLE):
         axes = _axes(y_label)
         axes.set_xlabel(x_label)
@@ -70,7 +77,7 @@ def overlaid(lines: Sequence[Line], title: str, *, x_label: str, y_label: str) -
                 gid=line.css_class,
             )
         values = [value for line in lines for value in line.y]
-        if min(values) > 0 and max(values) > WIDE * min(values):
+        if not is_share and min(values) > 0 and max(values) > WIDE * min(values):
             axes.set_yscale("log")
         svg = _svg(axes, title)
     for line in lines:  # a page has several pictures, and an id must be unique

@@ -6,13 +6,14 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
+from math import nan
 from pathlib import Path
 
 import pytest
 
 from pipeline.compare.command import main
 from pipeline.compare.figures import COLUMNS, best_of, differing, figures
-from pipeline.compare.runs import ComparedRun, CompareError, read_runs
+from pipeline.compare.runs import CURVE_COLUMNS, ComparedRun, CompareError, read_runs
 from pipeline.compare.tables import curves_table, runs_table
 from pipeline.recipe import ConfigError
 
@@ -132,6 +133,17 @@ def test_less_is_better_where_it_is(make_run: MakeRun) -> None:
     runs = read_runs([make_run("short", epochs=4), make_run("long", epochs=8)])
     assert best(runs, "training_seconds") == {"short"}
     assert best(runs, "val_loss") == {"long"}
+
+
+def test_what_is_no_number_is_not_the_best(make_run: MakeRun, unfinished: MakeRun) -> None:
+    path = unfinished()
+    lines = (path / "history.csv").read_text().splitlines()
+    cells = lines[1].split(",")
+    cells[CURVE_COLUMNS.index("val_accuracy")] = "nan"
+    (path / "history.csv").write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]))
+    run, done = read_runs([path, make_run("done")])
+    assert figures(run)["best_epoch"] == 3
+    assert best_of(COLUMNS[0], [done, done, done], [nan, 0.5, 0.4]) == {1}
 
 
 def test_losses_that_mean_other_things_are_not_judged(make_run: MakeRun) -> None:
