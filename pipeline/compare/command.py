@@ -1,7 +1,9 @@
-"""Runs side by side, those that are there or those of a comparison recipe.
+"""Runs side by side: those that are there, or those that a comparison recipe describes.
 
-python -m pipeline.compare runs/digits runs/other
-python -m pipeline.compare --recipe optimizers
+    python -m pipeline.compare runs/digits runs/other
+    python -m pipeline.compare --recipe optimizers
+
+Writes a page and two tables.
 """
 
 import dataclasses
@@ -22,7 +24,7 @@ from pipeline.data import sources
 from pipeline.run import check_place, execute
 from pipeline.stopping import Stopped, stop_signals
 from serve.atomic import write_text
-from serve.command import LockstepError, one_line
+from serve.command import LockstepError, one_line, printable
 
 PAGE, RUNS_TABLE, CURVES_TABLE = "comparison.html", "comparison.csv", "curves.csv"
 
@@ -135,10 +137,11 @@ def _without_comparisons(paths: Sequence[Path]) -> list[Path]:
 
 
 def _say(runs: Sequence[ComparedRun], output: Path) -> None:
-    width = max(len(run.name) for run in runs)
-    for run in runs:
+    names = [printable(run.name) for run in runs]
+    width = max(map(len, names))
+    for name, run in zip(names, runs, strict=True):
         accuracy = figures(run)["test_accuracy"]
         result = "" if accuracy is None else f"test accuracy {accuracy:.4f}, "
-        print(f"{run.name:<{width}}  {result}{run.state}")
+        print(f"{name:<{width}}  {result}{run.state}")
     print(f"page       {output / PAGE}")
     print(f"tables     {output / RUNS_TABLE}, {output / CURVES_TABLE}")

@@ -1,12 +1,12 @@
 """Comparison recipes: several runs that differ in some options, in one YAML file.
 
-recipe: digits                    # optional: an ordinary recipe that all runs start from
-common: {train.epochs: 20}        # optional: options of all runs
-runs:                             # a name for each run, and the options that are its own
-  slow: {train.optimizer.learning_rate: 0.01}
-  fast: {train: {optimizer: {learning_rate: 0.3}}}
+    recipe: digits                    # optional: an ordinary recipe that all runs start from
+    common: {train.epochs: 20}        # optional: options of all runs
+    runs:                             # a name for each run, and the options that are its own
+      slow: {train.optimizer.learning_rate: 0.01}
+      fast: {train: {optimizer: {learning_rate: 0.3}}}
 
-defaults of the tree  <  recipe  <  common  <  the run's own  <  command line
+Defaults of the tree < recipe < common < the run's own < command line.
 """
 
 import re
