@@ -19,7 +19,7 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.recipe import ConfigError, load_recipe, parse_mapping, resolve
 
-FOLDER = resources.files("pipeline.compare").joinpath("recipes")
+FOLDER = resources.files("pipeline.compare.recipes")
 KEYS = ("recipe", "common", "runs")
 
 
@@ -38,7 +38,8 @@ class Comparison:
 
 def comparison_names() -> list[str]:
     """The comparison recipes that come with the package."""
-    return sorted(Path(item.name).stem for item in FOLDER.iterdir())
+    names = (Path(item.name) for item in FOLDER.iterdir())
+    return sorted(name.stem for name in names if name.suffix == ".yaml")
 
 
 def load_comparison(name: str, overrides: Mapping[str, Any]) -> Comparison:
