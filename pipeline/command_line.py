@@ -13,6 +13,7 @@ from models.options import Options
 from pipeline.config import Config
 from pipeline.recipe import (
     ConfigError,
+    leaves,
     load_recipe,
     option_forms,
     parse_value,
@@ -48,7 +49,22 @@ def parse(arguments: list[str] | None = None) -> Invocation:
     Raises:
         ConfigError: an unknown option, a bad value, or an unreadable recipe.
     """
-    parser = _parser()
+    options = parse_known(_parser(), arguments)
+    overrides = read_overrides(options)
+    recipe = options.recipe or _recipe_of(overrides.get("data", "digits"))
+    values = load_recipe(recipe) if recipe else {}
+    resolve(values, {}, origin=recipe)  # so that an error names the recipe if it is the recipe's
+    config = resolve(values, overrides)
+    name = Path(recipe).stem if recipe else run_name(config.data)
+    return Invocation(config, Path(options.run_dir or Path("runs") / name), options.fresh)
+
+
+def parse_known(parser: CommandParser, arguments: list[str] | None) -> argparse.Namespace:
+    """What `parser` reads.
+
+    Raises:
+        ConfigError: names an unknown option, and the nearest known one.
+    """
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         known = [name for action in parser._actions for name in action.option_strings]
@@ -57,22 +73,23 @@ def parse(arguments: list[str] | None = None) -> Invocation:
         nearest += difflib.get_close_matches(word, known, n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         raise ConfigError(f"unknown argument {unknown[0]}{hint}")
-    texts: dict[str, str] = {
-        key: value for key, value in vars(options).items() if key not in _OWN_OPTIONS
-    }
-    recipe = options.recipe or _recipe_of(texts.get("data", "digits"))
+    return options
+
+
+def add_config_options(parser: CommandParser) -> None:
+    """One option for every key of the config tree."""
+    _add_options(parser, parser.add_argument_group("config"), Config, "")
+
+
+def read_overrides(options: argparse.Namespace) -> dict[str, Any]:
+    """The values of the config keys that were given, by dotted key."""
+    keys = {key for key, _ in leaves()}
     # Paths and names after `data` are text even where YAML would see something else.
-    overrides = {
-        key: text if key == "data" else parse_value(text, f"--{key}") for key, text in texts.items()
+    return {
+        key: text if key == "data" else parse_value(text, f"--{key}")
+        for key, text in vars(options).items()
+        if key in keys
     }
-    values = load_recipe(recipe) if recipe else {}
-    resolve(values, {}, origin=recipe)  # so that an error names the recipe if it is the recipe's
-    config = resolve(values, overrides)
-    name = Path(recipe).stem if recipe else _run_name(config.data)
-    return Invocation(config, Path(options.run_dir or Path("runs") / name), options.fresh)
-
-
-_OWN_OPTIONS = ("recipe", "run_dir", "fresh", "debug")
 
 
 def _recipe_of(data: str) -> str | None:
@@ -80,7 +97,8 @@ def _recipe_of(data: str) -> str | None:
     return data if data in recipe_names() else None
 
 
-def _run_name(data: str) -> str:
+def run_name(data: str) -> str:
+    """A name for a directory, from that of a source of images."""
     kind, _, place = data.partition(":")
     words = place
     if kind in ("folder", "npz"):
@@ -113,7 +131,7 @@ def _parser() -> CommandParser:
         action="store_true",
         help="start an unfinished training over, from its first step",
     )
-    _add_options(parser, parser.add_argument_group("config"), Config, "")
+    add_config_options(parser)
     return parser
 
 

@@ -121,7 +121,7 @@ def fingerprint(value: Any) -> str:
 
 def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """`key old -> new` for every dotted key in which two trees differ."""
-    old, new = _flat(one), _flat(other)
+    old, new = flat(one), flat(other)
     return [
         f"{key} {old.get(key)} -> {new.get(key)}"
         for key in dict.fromkeys((*old, *new))
@@ -129,14 +129,15 @@ def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str
     ]
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of a tree by dotted key, in its order."""
+    leaves: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{key}."))
+            leaves.update(flat(value, f"{prefix}{key}."))
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            leaves[f"{prefix}{key}"] = value
+    return leaves
 
 
 def leaves(options: type[Options] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

@@ -10,7 +10,6 @@ The same command again continues.
 
 import importlib
 import shlex
-import sys
 from typing import Any
 
 from export.quiet_tensorflow import import_tensorflow
@@ -104,20 +103,25 @@ def main(arguments: list[str] | None = None) -> int:
     invocation = parse(arguments)
     try:
         with stop_signals.received():
-            return _run(invocation)
+            execute(invocation)
     except Stopped as stopped:
-        again = shlex.join(sys.argv[1:] if arguments is None else arguments)
-        print(
-            f"{stopped}: what is finished is kept; to continue: python -m pipeline.run {again}",
-            file=sys.stderr,
-        )
+        stopped.say_how_to_continue("pipeline.run", arguments)
         return stopped.exit_code
+    _say_what_is_there(RunDirectory(invocation.run_dir))
+    return 0
 
 
-def _run(invocation: Invocation) -> int:
+def execute(invocation: Invocation) -> None:
+    """Run the stages that are not done.
+
+    Raises:
+        ConfigError: what was asked for cannot be done.
+        ParityError: the proof failed; the report is written all the same.
+        Stopped: a signal asked for it.
+    """
     config, run = invocation.config, RunDirectory(invocation.run_dir)
     sources.identity(config.data)  # data that are not there claim no run directory
-    _check_place(run)
+    check_place(run)
     with claimed(run):
         _enter(run, invocation)
         stages = (PREPARE, TRAIN, EVALUATE, EXPORT, QUANTIZE, VERIFY, REPORT)
@@ -130,6 +134,9 @@ def _run(invocation: Invocation) -> int:
         except ParityError:
             REPORT.run(config, run)  # the page shows what differs; it is not a finished stage
             raise
+
+
+def _say_what_is_there(run: RunDirectory) -> None:
     print(f"\nbundle     {run.bundle}")
     if run.int8_bundle.is_file():
         print(f"int8       {run.int8_bundle}")
@@ -137,10 +144,9 @@ def _run(invocation: Invocation) -> int:
     bundle = shlex.quote(str(run.bundle))
     print(f"try        python -m serve.batch {bundle} FOLDER --output predictions.csv")
     print(f"serve      python -m serve.http {bundle}")
-    return 0
 
 
-def _check_place(run: RunDirectory) -> None:
+def check_place(run: RunDirectory) -> None:
     """Raises ConfigError: something else than a run is there."""
     files = list(run.path.iterdir()) if run.path.is_dir() else []
     is_foreign = files not in ([], [run.lock]) and not run.config.is_file()

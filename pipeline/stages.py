@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from export.run_directory import RunDirectory
 from pipeline.config import Config
@@ -57,14 +57,10 @@ class StageRunner:
         When it leaves other outputs than before, those of the later stages are withdrawn: they
         belong to what is gone. Until then everything old stays.
         """
-        inputs = {
-            "version": stage.version,
-            "reads": stage.reads(self._config),
-            "after": {name: self._done[name] for name in stage.after},
-        }
-        current = fingerprint(inputs)
+        after = {name: self._done[name] for name in stage.after}
+        current = _fingerprint(stage, self._config, after)
         outputs = stage.outputs(self._run)
-        record = self._records().get(stage.name, {})
+        record = _records(self._run).get(stage.name, {})
         before = _digests(outputs)
         self._done[stage.name] = {"fingerprint": current, "outputs": before}
         if record.get("fingerprint") == current and record.get("outputs") == before:
@@ -74,11 +70,11 @@ class StageRunner:
         started = time.perf_counter()
         summary = stage.run(self._config, self._run)
         seconds = time.perf_counter() - started
-        after = _digests(outputs)
-        if after != before:
+        left = _digests(outputs)
+        if left != before:
             self._withdraw_what_follows(stage)
-        self._done[stage.name]["outputs"] = after
-        records = self._records()
+        self._done[stage.name]["outputs"] = left
+        records = _records(self._run)
         records[stage.name] = {
             **self._done[stage.name],
             "seconds": round(seconds, 1),
@@ -92,15 +88,38 @@ class StageRunner:
             for path in later.outputs(self._run):
                 remove(path)
 
-    def _records(self) -> dict[str, dict[str, Any]]:
-        """What stages.json says; what is missing or damaged does not count as done."""
-        try:
-            records = json.loads(self._run.stages.read_bytes())
-        except (FileNotFoundError, ValueError, RecursionError):
-            return {}
-        if not isinstance(records, dict):
-            return {}
-        return {name: record for name, record in records.items() if isinstance(record, dict)}
+
+def standing(
+    stage: Stage, config: Config, run: RunDirectory
+) -> Literal["done", "outdated", "missing"]:
+    """Whether what `stage` leaves is there unaltered, and whether it was made with `config`.
+
+    Looks at nothing outside the run: the stages before it count as what they left.
+    """
+    records = _records(run)
+    record = records.get(stage.name, {})
+    if record.get("outputs") != _digests(stage.outputs(run)):
+        return "missing"
+    after = {
+        name: {key: records.get(name, {}).get(key) for key in ("fingerprint", "outputs")}
+        for name in stage.after
+    }
+    return "done" if record.get("fingerprint") == _fingerprint(stage, config, after) else "outdated"
+
+
+def _fingerprint(stage: Stage, config: Config, after: dict[str, Any]) -> str:
+    return fingerprint({"version": stage.version, "reads": stage.reads(config), "after": after})
+
+
+def _records(run: RunDirectory) -> dict[str, dict[str, Any]]:
+    """What stages.json says; what is missing or damaged does not count as done."""
+    try:
+        records = json.loads(run.stages.read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):
+        return {}
+    if not isinstance(records, dict):
+        return {}
+    return {name: record for name, record in records.items() if isinstance(record, dict)}
 
 
 def _digests(outputs: tuple[Path, ...]) -> dict[str, str | None]:

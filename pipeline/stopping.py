@@ -1,7 +1,9 @@
 """SIGTERM and SIGINT: the first asks to stop, the second ends the process at once."""
 
 import os
+import shlex
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -19,6 +21,14 @@ class Stopped(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
         self.exit_code = 128 + number
+
+    def say_how_to_continue(self, module: str, arguments: list[str] | None) -> None:
+        """Print the command that goes on; `arguments` of None are those of this process."""
+        again = shlex.join(sys.argv[1:] if arguments is None else arguments)
+        print(
+            f"{self}: what is finished is kept; to continue: python -m {module} {again}",
+            file=sys.stderr,
+        )
 
 
 class StopSignals:

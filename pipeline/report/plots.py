@@ -4,6 +4,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -32,6 +33,56 @@ STYLE: Any = {
     "ytick.color": INK,
     "legend.frameon": False,
 }
+
+
+@dataclass(frozen=True)
+class Line:
+    """One of several lines in a picture.
+
+    Attributes:
+        color: INK for that of the page's text.
+        dashes: lengths of strokes and gaps, in widths of the line; none for a solid one.
+        css_class: by which the page that holds the picture finds the line.
+    """
+
+    x: Sequence[float]
+    y: Sequence[float]
+    color: str
+    dashes: tuple[float, ...]
+    css_class: str
+
+
+WIDE = 20
+"""Positive values whose largest is so many times the smallest get a logarithmic axis."""
+
+
+def overlaid(
+    lines: Sequence[Line], title: str, *, x_label: str, y_label: str, is_share: bool = False
+) -> str:
+    """Several lines in one picture, without a legend: that is the page's.
+
+    Args:
+        is_share: values are shares, whose axis is never logarithmic.
+    """
+    with matplotlib.rc_context(STYLE):
+        axes = _axes(y_label)
+        axes.set_xlabel(x_label)
+        for line in lines:
+            axes.plot(
+                line.x,
+                line.y,
+                color=line.color,
+                linestyle=(0, line.dashes) if line.dashes else "-",
+                marker="o" if len(line.x) == 1 else "",
+                gid=line.css_class,
+            )
+        values = [value for line in lines for value in line.y]
+        if not is_share and min(values) > 0 and max(values) > WIDE * min(values):
+            axes.set_yscale("log")
+        svg = _svg(axes, title)
+    for line in lines:  # a page has several pictures, and an id must be unique
+        svg = svg.replace(f'id="{line.css_class}"', f'class="{line.css_class}"')
+    return svg
 
 
 def loss_curve(history: Sequence[dict[str, float]]) -> str:

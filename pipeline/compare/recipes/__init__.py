@@ -1,0 +1,1 @@
+"""The comparison recipes that come with the package."""
