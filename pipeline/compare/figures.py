@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.compare.runs import ComparedRun
-from pipeline.config import MONITORS
+from pipeline.options.training import MONITORS
 from pipeline.recipe import fingerprint, flat
 
 Figure = str | int | float | None
