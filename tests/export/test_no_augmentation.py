@@ -21,7 +21,8 @@ from pipeline.input.augment import augment
 from pipeline.input.mix import mix
 from pipeline.options.augment import AugmentOptions, telling
 from pipeline.recipe import load_recipe, resolve
-from pipeline.training.train import build_model, train
+from pipeline.training.build import build_model
+from pipeline.training.train import train
 
 AUGMENTATION_IN_TENSORFLOW = {
     "AdjustHue", "Bincount", "DenseBincount", "ImageProjectiveTransformV3", "Multinomial",
@@ -69,6 +70,7 @@ def structure(model: onnx.ModelProto) -> list[object]:
 def config_of(augmentation: AugmentOptions) -> Config:
     values = {
         "train.epochs": 1,
+        "train.schedule": {"name": "constant"},
         "train.batch_size": 256,
         "model.filters": [8, 8],
         "model.convolutions": 1,

@@ -140,7 +140,12 @@ def test_where_the_loss_never_falls_nothing_is_suggested(losses: list[float]) ->
 
 
 def trial(prepared: Path, **more: object) -> Trial:
-    small = {"model.filters": [8, 8], "model.convolutions": 1, "train.epochs": 1}
+    small = {
+        "model.filters": [8, 8],
+        "model.convolutions": 1,
+        "train.epochs": 1,
+        "train.schedule": {"name": "constant"},
+    }
     config = resolve(load_recipe("digits"), {**small, **more})
     return Trial(config, PreparedData.open(prepared), 30)
 
@@ -180,6 +185,24 @@ def test_each_step_trains_on_the_next_batch_and_gives_its_own_loss(prepared: Pat
     assert len(set(losses)) == 30
     for weight, before in zip(new.model.get_weights(), weights, strict=True):
         np.testing.assert_allclose(weight, before, atol=1e-6)
+
+
+def test_a_step_of_a_full_batch_takes_all_its_parts(prepared: Path) -> None:
+    whole, parts = (
+        trial(
+            prepared,
+            **{
+                "train.batch_size": "full",
+                "train.part_size": size,
+                "model.batch_normalization": False,
+                "model.dropout": 0.0,
+            },
+        )
+        for size in (2000, 500)
+    )
+    for rate in (0.01, 0.02, 0.04):
+        assert parts.step(rate) == pytest.approx(whole.step(rate), rel=1e-4)
+    assert int(parts.model.optimizer.iterations) == 3
 
 
 @pytest.fixture(scope="module")

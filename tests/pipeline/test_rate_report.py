@@ -26,7 +26,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "inverse-time": {},
     "polynomial": {"power": 2.0, "warmup_epochs": 1, "floor": 0.01},
     "cosine": {"warmup_epochs": 1},
-    "cosine-restarts": {"cycle_epochs": 1},
+    "cosine-restarts": {"cycle_epochs": 2, "multiplier": 1},
     "one-cycle": {},
     "adaptive-cosine": {"cycle_epochs": 2, "factor": 0.5},
     "plateau": {"patience": 1, "factor": 0.5},
@@ -67,6 +67,28 @@ def test_the_rates_that_were_taken_lie_on_the_planned_curve(
         assert [item["epoch"] for item in lowered] == training["rate_lowered_after"]
     else:
         assert training["rate_decisions"] == []
+
+
+def test_frozen_epochs_come_first_and_a_limit_of_steps_cuts_the_plan_off(
+    prepared: Path, tmp_path: Path
+) -> None:
+    more = {
+        "train.schedule": {"name": "cosine", "warmup_epochs": 1},
+        "train.epochs": 5,
+        "train.batch_size": 512,
+        "train.frozen_epochs": 2,
+        "train.frozen_learning_rate": 0.01,
+        "train.max_steps": 13,
+    }
+    run = train_in(tmp_path / "run", prepared, **more)
+    training = json.loads(run.training.read_bytes())
+    planned = planned_rates(digits_config(**more), training)
+    assert len(planned) == 13
+    assert planned[:6] == [0.01] * 6
+    rows = read_history(run)
+    assert [row["step"] for row in rows] == [3, 6, 9, 12, 13]
+    for row in rows:
+        assert row["learning_rate"] == pytest.approx(planned[int(row["step"]) - 1], rel=1e-5)
 
 
 def test_a_training_that_ended_early_shows_the_whole_plan() -> None:
