@@ -1,4 +1,4 @@
-"""Training batches per second, plain and augmented, against what a training step takes.
+"""Training images per second, plain and under each augmentation, against those of training steps.
 
 python benchmarks/batches.py
 """
@@ -19,15 +19,17 @@ import models
 from models.options import CnnOptions
 from pipeline.config import AugmentOptions
 from pipeline.input.batches import Examples, training_batches
+from pipeline.options.augment import alone, telling
 
 BATCH = 128
+SIDE = 28
 CONTESTANTS = {
     "plain": AugmentOptions(),
-    "crop": AugmentOptions(crop_padding=2),
-    "flip": AugmentOptions(horizontal_flip=True),
-    "rotation": AugmentOptions(rotation=10.0),
-    "all three": AugmentOptions(crop_padding=2, horizontal_flip=True, rotation=10.0),
+    **{name: alone(telling(SIDE, SIDE), name) for name in AugmentOptions.model_fields},
+    "crop and flip": AugmentOptions(crop_padding=2, horizontal_flip=True),
+    "all": telling(SIDE, SIDE),
 }
+"""Nothing, each augmentation alone, those of the Fashion-MNIST recipe, and all at once."""
 
 
 def read_all(dataset: tf.data.Dataset) -> float:
@@ -43,7 +45,10 @@ def read_all(dataset: tf.data.Dataset) -> float:
 def train(examples: Examples) -> float:
     """Images per second of the Fashion-MNIST recipe's model on one batch, over and over."""
     options = CnnOptions(convolutions=[1, 1, 2])
-    model = models.build(options, examples.images.shape[1:], 10, mean=[0.3], std=[0.35])
+    channels = examples.images.shape[-1]
+    model = models.build(
+        options, examples.images.shape[1:], 10, mean=[0.3] * channels, std=[0.35] * channels
+    )
     model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
     images, labels = examples.images[:BATCH], np.eye(10)[examples.labels[:BATCH]]
     model.train_on_batch(images, labels)
@@ -57,9 +62,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--images", type=int, default=20_000, help="per pass (default: 20000)")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved passes (default: 5)")
+    parser.add_argument("--channels", type=int, choices=(1, 3), default=1, help="(default: 1)")
     options = parser.parse_args()
     generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (options.images, 28, 28, 1), np.uint8)
+    images = generator.integers(0, 256, (options.images, SIDE, SIDE, options.channels), np.uint8)
     labels = generator.integers(0, 10, options.images)
     examples = Examples(images, labels, np.arange(options.images), 10)
 
@@ -70,7 +76,9 @@ def main() -> None:
             )
         )
 
-    print(f"28x28 grey, batches of {BATCH}, medians of {options.rounds} rounds")
+    print(
+        f"{SIDE}x{SIDE}x{options.channels}, batches of {BATCH}, medians of {options.rounds} rounds"
+    )
     compare(
         {
             "training": lambda: train(examples),

@@ -1,4 +1,4 @@
-"""The command line of `pipeline.run`: one option for every key of the config tree."""
+"""Command lines with one option for every key of the config tree, and that of `pipeline.run`."""
 
 import argparse
 import difflib
@@ -44,19 +44,63 @@ class Invocation:
 
 
 def parse(arguments: list[str] | None = None) -> Invocation:
-    """Read the command line, the recipe it names, and validate the result.
+    """Read the command line of `pipeline.run`, the recipe it names, and validate the result.
 
     Raises:
         ConfigError: an unknown option, a bad value, or an unreadable recipe.
     """
-    options = parse_known(_parser(), arguments)
+    parser = config_parser(
+        prog="python -m pipeline.run",
+        description=(
+            "Images in, a proven ONNX bundle out: prepare, train, evaluate, export, quantize, "
+            "verify, report."
+        ),
+        epilog=EPILOG,
+        usage="%(prog)s [--recipe NAME|FILE] [--run-dir DIR] [--fresh] [--KEY VALUE ...]",
+    )
+    parser.add_argument(
+        "--run-dir", metavar="DIR", help="where the run lives (default: runs/<recipe>)"
+    )
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="start an unfinished training over, from its first step",
+    )
+    config, name, options = read_config(parser, arguments)
+    return Invocation(config, Path(options.run_dir or Path("runs") / name), options.fresh)
+
+
+def config_parser(*, prog: str, description: str, epilog: str, usage: str) -> CommandParser:
+    """A parser with `--recipe` and an option for every key; a command adds its own to it."""
+    parser = CommandParser(prog=prog, description=description, epilog=epilog, usage=usage)
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME|FILE",
+        help=f"start from a recipe ({', '.join(recipe_names())}) or a YAML file "
+        "(default: the one named like --data, else the defaults below)",
+    )
+    add_config_options(parser)
+    return parser
+
+
+def read_config(
+    parser: CommandParser, arguments: list[str] | None
+) -> tuple[Config, str, argparse.Namespace]:
+    """What a command line with the options of `config_parser` asks for.
+
+    Returns:
+        The config; the name of the recipe or of the data, fit for a directory; and all options.
+
+    Raises:
+        ConfigError: an unknown option, a bad value, or an unreadable recipe.
+    """
+    options = parse_known(parser, arguments)
     overrides = read_overrides(options)
     recipe = options.recipe or _recipe_of(overrides.get("data", "digits"))
     values = load_recipe(recipe) if recipe else {}
     resolve(values, {}, origin=recipe)  # so that an error names the recipe if it is the recipe's
     config = resolve(values, overrides)
-    name = Path(recipe).stem if recipe else run_name(config.data)
-    return Invocation(config, Path(options.run_dir or Path("runs") / name), options.fresh)
+    return config, Path(recipe).stem if recipe else run_name(config.data), options
 
 
 def parse_known(parser: CommandParser, arguments: list[str] | None) -> argparse.Namespace:
@@ -105,34 +149,6 @@ def run_name(data: str) -> str:
         path = Path(place).expanduser().resolve()
         words = path.stem if kind == "npz" else path.name
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in words or kind)
-
-
-def _parser() -> CommandParser:
-    parser = CommandParser(
-        prog="python -m pipeline.run",
-        description=(
-            "Images in, a proven ONNX bundle out: prepare, train, evaluate, export, quantize, "
-            "verify, report."
-        ),
-        epilog=EPILOG,
-        usage="%(prog)s [--recipe NAME|FILE] [--run-dir DIR] [--fresh] [--KEY VALUE ...]",
-    )
-    parser.add_argument(
-        "--recipe",
-        metavar="NAME|FILE",
-        help=f"start from a recipe ({', '.join(recipe_names())}) or a YAML file "
-        "(default: the one named like --data, else the defaults below)",
-    )
-    parser.add_argument(
-        "--run-dir", metavar="DIR", help="where the run lives (default: runs/<recipe>)"
-    )
-    parser.add_argument(
-        "--fresh",
-        action="store_true",
-        help="start an unfinished training over, from its first step",
-    )
-    add_config_options(parser)
-    return parser
 
 
 def _add_options(

@@ -94,7 +94,7 @@ REPORT = Stage(
     lambda config: config.model_dump(),
     ("prepare", "train", "evaluate", "quantize", "verify"),
     lambda run: (run.report,),
-    _later("pipeline.report.page", "write_report", tensorflow=False),
+    _later("pipeline.report.page", "write_report"),  # it draws what the augmentation does
 )
 
 

@@ -67,7 +67,7 @@ def training_batches(
     def batch_of(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         epoch, start = step // steps, step % steps * batch_size
         places = tf.range(start, tf.minimum(start + batch_size, len(examples)))
-        images, targets = _augmented(examples, places, seed, epoch, augmentation)
+        images, targets = augmented(examples, places, seed, epoch, augmentation)
         return mix(images, targets, batch_seed(seed, step), augmentation)
 
     return _map(tf.data.Dataset.range(first_step, steps * epochs), batch_of, threads)
@@ -100,7 +100,7 @@ def training_parts(
         # Mixing takes the image before each; that of a batch's first is its last one.
         before = tf.where(part == 0, end, first) - 1
         places = tf.concat([[before], tf.range(first, last)], axis=0)
-        images, targets = _augmented(examples, places, seed, epoch, augmentation)
+        images, targets = augmented(examples, places, seed, epoch, augmentation)
         images, targets = mix(images, targets, batch_seed(seed, step), augmentation)
         share = tf.cast(last - first, tf.float32) / tf.cast(end - start, tf.float32)
         return images[1:], targets[1:], share, last == end
@@ -133,7 +133,7 @@ def training_views(
     def batch_of(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         epoch, start = step // steps, step % steps * batch_size
         places = tf.range(start, tf.minimum(start + batch_size, len(examples)))
-        views = [_augmented(examples, places, seed, epoch, augmentation, view) for view in (0, 1)]
+        views = [augmented(examples, places, seed, epoch, augmentation, view) for view in (0, 1)]
         images, targets = (tf.concat(parts, axis=0) for parts in zip(*views, strict=True))
         return images, targets
 
@@ -151,6 +151,34 @@ def evaluation_batches(examples: Examples, *, batch_size: int) -> tf.data.Datase
     return _map(starts, batch_of, None)
 
 
+def augmented(
+    examples: Examples,
+    places: tf.Tensor,
+    seed: int,
+    epoch: tf.Tensor,
+    augmentation: AugmentOptions,
+    view: int = 0,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The images at these places of the epoch's order, augmented, and their targets."""
+    indices = in_order(examples, places, seed, epoch)
+    images, targets = _gather(examples, indices)
+    if is_active(augmentation):
+        images = tf.map_fn(
+            lambda pair: augment(pair[0], pair[1], augmentation),
+            (images, image_seeds(seed, epoch, indices, view)),
+            fn_output_signature=tf.TensorSpec(examples.images.shape[1:], tf.uint8),
+        )
+    return images, targets
+
+
+def in_order(examples: Examples, places: tf.Tensor, seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    """int64, like `places`: the rows of the arrays that are there in the epoch's order."""
+    order = tf.random.experimental.index_shuffle(
+        places, tf.cast(tf.stack([seed, epoch]), tf.int64), len(examples) - 1
+    )
+    return tf.gather(tf.constant(examples.indices), order)
+
+
 def image_seeds(seed: int, epoch: tf.Tensor, indices: tf.Tensor, view: int = 0) -> tf.Tensor:
     """int64 `[batch, 2]`: one seed per image, by (seed, epoch, example, view)."""
     # 1 is the stream of `batch_seed`.
@@ -163,29 +191,6 @@ def batch_seed(seed: int, step: tf.Tensor) -> tf.Tensor:
     """int64 `[2]`: what is drawn for a batch as a whole, by (seed, step)."""
     ours = tf.stack([tf.constant(seed, tf.int64), tf.constant(1, tf.int64)])
     return tf.random.experimental.stateless_fold_in(ours, step)
-
-
-def _augmented(
-    examples: Examples,
-    places: tf.Tensor,
-    seed: int,
-    epoch: tf.Tensor,
-    augmentation: AugmentOptions,
-    view: int = 0,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """The images at these places of the epoch's order, augmented, and their targets."""
-    order = tf.random.experimental.index_shuffle(
-        places, tf.cast(tf.stack([seed, epoch]), tf.int64), len(examples) - 1
-    )
-    indices = tf.gather(tf.constant(examples.indices), order)
-    images, targets = _gather(examples, indices)
-    if is_active(augmentation):
-        images = tf.map_fn(
-            lambda pair: augment(pair[0], pair[1], augmentation),
-            (images, image_seeds(seed, epoch, indices, view)),
-            fn_output_signature=tf.TensorSpec(examples.images.shape[1:], tf.uint8),
-        )
-    return images, targets
 
 
 def _gather(examples: Examples, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -47,3 +47,30 @@ class AugmentOptions(Options):
     def alters_single_images(self) -> bool:
         """Whether anything but mixing is turned on."""
         return any(strength for name, strength in self if name not in MIXES)
+
+
+def telling(height: int, width: int) -> AugmentOptions:
+    """Everything, at strengths whose effect on images of this size can be seen."""
+    return AugmentOptions(
+        crop_padding=min(256, max(1, min(height, width) // 8)),
+        resized_crop=0.7,
+        horizontal_flip=True,
+        vertical_flip=True,
+        rotation=30,
+        translation=0.2,
+        zoom=0.3,
+        brightness=0.5,
+        contrast=0.7,
+        saturation=0.9,
+        hue=0.5,
+        trivial=True,
+        noise=24,
+        erasing=1,
+        mixup=1,
+        cutmix=1,
+    )
+
+
+def alone(options: AugmentOptions, name: str) -> AugmentOptions:
+    """One of the options as it is, and no other."""
+    return AugmentOptions(**{name: getattr(options, name)})

@@ -3,23 +3,20 @@
 import base64
 import csv
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
-from typing import Any
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
 from export.prepared_data import PreparedData
 from export.run_directory import RunDirectory
 from pipeline.config import Config
-from pipeline.options.schedules import AdaptiveCosineOptions, PlateauOptions
 from pipeline.recipe import to_yaml
 from pipeline.report import plots
-from pipeline.training.schedules import build_schedule
+from pipeline.report.augmentation import what_training_saw
+from pipeline.report.learning_rate import planned_rates
+from pipeline.report.rendering import render
 from serve.atomic import write_text
 from serve.images import encode_png
 
@@ -27,6 +24,8 @@ MISTAKES = 24
 MATRIX_CLASSES = 25
 """Up to so many classes the confusion matrix is a table; beyond, a picture."""
 LISTED = 50
+SEEN_IMAGES, SEEN_EPOCHS = 6, 8
+"""Of the grid of images that training saw."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,8 @@ def write_report(config: Config, run: RunDirectory) -> str:
     history = read_history(run)
     matrix = metrics["confusion_matrix"]
     bundle = run.bundle if run.bundle.is_file() else run.unverified_bundle
-    page = _template().render(
+    page = render(
+        "template.html",
         name=run.path.resolve().name,
         run=run,
         manifest=manifest,
@@ -68,10 +68,17 @@ def write_report(config: Config, run: RunDirectory) -> str:
         bundle_size=bundle.stat().st_size,
         loss_curve=plots.loss_curve(history),
         accuracy_curve=plots.accuracy_curve(history),
+        schedule=config.train.schedule,
         learning_rate_curve=plots.learning_rate_curve(
-            *_learning_rates(config, history),
-            lowered=training["rate_lowered_after"],
+            planned_rates(config, training),
+            training["steps_per_epoch"],
+            [(int(row["step"]), row["learning_rate"]) for row in history],
+            decided=[
+                (item["epoch"], "lowered" if item.get("lowered", True) else "kept")
+                for item in training["rate_decisions"]
+            ],
         ),
+        saw=what_training_saw(config, data, SEEN_IMAGES, min(SEEN_EPOCHS, len(history))),
         matrix_table=_shaded(matrix) if len(matrix) <= MATRIX_CLASSES else None,
         matrix_picture=plots.confusion_image(matrix) if len(matrix) > MATRIX_CLASSES else None,
         confusions=most_confused(matrix, manifest.class_names, 10),
@@ -128,36 +135,3 @@ def most_confused(
 def _shaded(matrix: Sequence[Sequence[int]]) -> list[list[tuple[int, float]]]:
     """Each count with its share of the row."""
     return [[(count, count / max(sum(row), 1)) for count in row] for row in matrix]
-
-
-def _learning_rates(config: Config, history: Sequence[dict[str, float]]) -> tuple[list[float], int]:
-    """The rate of every step that was taken, and the steps of one epoch."""
-    steps = int(history[-1]["step"])
-    steps_per_epoch = steps // len(history)
-    options = config.train.schedule
-    if isinstance(
-        options, AdaptiveCosineOptions | PlateauOptions
-    ):  # it depends on how the training went
-        rates = [row["learning_rate"] for row in history for _ in range(steps_per_epoch)]
-        return rates, steps_per_epoch
-    schedule = build_schedule(
-        options,
-        peak=config.train.optimizer.learning_rate,
-        steps_per_epoch=steps_per_epoch,
-        steps=steps_per_epoch * config.train.epochs,
-    )
-    return [schedule(step) for step in range(steps)], steps_per_epoch
-
-
-def _template() -> jinja2.Template:
-    text = resources.files("pipeline.report").joinpath("template.html").read_text("utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["percent"] = _percent
-    environment.filters["shell"] = lambda path: shlex.quote(str(path))
-    return environment.from_string(text)
-
-
-def _percent(share: Any) -> str:
-    return f"{100 * share:.2f} %"

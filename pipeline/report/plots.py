@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import AutoLocator, MaxNLocator
 
+from pipeline.training.range_test import Point, Suggestion
+
 INK = "#123456"  # replaced by the page's text colour
 TRAIN, VALIDATION = "#2f6fde", "#e0762f"
 
@@ -96,24 +98,69 @@ def accuracy_curve(history: Sequence[dict[str, float]]) -> str:
 
 
 def learning_rate_curve(
-    rates: Sequence[float], steps_per_epoch: int, lowered: Sequence[int] = ()
+    planned: Sequence[float],
+    steps_per_epoch: int,
+    taken: Sequence[tuple[int, float]],
+    decided: Sequence[tuple[int, str]] = (),
 ) -> str:
-    """The learning rate of every step, over epochs.
+    """The learning rate of every step as planned, over epochs, and some as they really were.
 
     Args:
-        lowered: epochs after which an adaptive schedule lowered its bounds.
+        taken: steps, counted from 1, with the optimizer's rate.
+        decided: epochs after which an adaptive schedule decided, and whether it "kept" or
+            "lowered" its bounds.
     """
     with matplotlib.rc_context(STYLE):
         axes = _axes("learning rate")
         # A long run has more steps than the plot has pixels.
-        stride = max(1, len(rates) // 2000)
-        axes.plot(np.arange(0, len(rates), stride) / steps_per_epoch, rates[::stride], color=TRAIN)
-        for epoch in lowered:
-            axes.axvline(epoch, color=INK, linewidth=0.8, linestyle="--")
-        if lowered:
-            axes.set_xlabel("epoch (dashed: the bounds were lowered)")
-        axes.set_ylim(bottom=0)
-        return _svg(axes, "Learning rate by epoch")
+        stride = max(1, len(planned) // 2000)
+        steps = np.arange(0, len(planned), stride)
+        axes.plot(steps / steps_per_epoch, planned[::stride], color=TRAIN, label="planned")
+        axes.plot(
+            [(step - 1) / steps_per_epoch for step, _ in taken],
+            [rate for _, rate in taken],
+            color=VALIDATION,
+            linestyle="",
+            marker="o",
+            markersize=3,
+            label="taken, at the end of an epoch",
+        )
+        for what, style in (("kept", ":"), ("lowered", "--")):
+            for number, epoch in enumerate(epoch for epoch, found in decided if found == what):
+                label = f"bounds {what}" if number == 0 else None
+                axes.axvline(epoch, color=INK, linewidth=0.8, linestyle=style, label=label)
+        if "lowered" in dict(decided).values():
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=0)
+        axes.legend()
+        return _svg(axes, "Learning rate by epoch, planned and taken")
+
+
+def range_test_curve(points: Sequence[Point], suggestion: Suggestion | None) -> str:
+    """The loss of a range test over the rate, as measured and smoothed."""
+    rates = [point.learning_rate for point in points]
+    smoothed = [point.smoothed for point in points]
+    with matplotlib.rc_context(STYLE):
+        axes = Figure(figsize=(8, 4), layout="constrained").subplots()
+        axes.plot(
+            rates, [point.loss for point in points], color=TRAIN, alpha=0.35, label="of each step"
+        )
+        axes.plot(rates, smoothed, color=TRAIN, linewidth=2, label="smoothed")
+        if suggestion:
+            for rate, style, label in (
+                (suggestion.steepest, "-", "steepest descent"),
+                (suggestion.tenth, "--", "a tenth of the lowest"),
+                (suggestion.lowest, ":", "lowest"),
+            ):
+                axes.axvline(rate, color=VALIDATION, linestyle=style, label=label)
+        axes.set_xscale("log")
+        # Where it diverges, the loss is of another size than all before.
+        axes.set_ylim(0, 1.4 * max(smoothed[: int(np.argmin(smoothed)) + 1]))
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel("loss")
+        axes.legend()
+        return _svg(axes, "Loss by learning rate, of each step and smoothed")
 
 
 def reliability_diagram(bins: Sequence[dict[str, float]], title: str) -> str:

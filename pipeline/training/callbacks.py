@@ -78,8 +78,9 @@ class AdaptiveCosine(Stateful):
         highest, lowest: the bounds of the rate at the beginning.
 
     Attributes:
-        cycles: those that are over: the epoch it ended with (counted from 1), its mean loss and
-            accuracy, and whether it lowered the bounds.
+        decisions: one for each cycle that is over: the epoch it ended with (counted from 1), its
+            mean loss and accuracy, whether it lowered the bounds and why, and the bounds from then
+            on.
     """
 
     def __init__(self, *, highest: float, lowest: float, cycle_epochs: int, factor: float) -> None:
@@ -87,10 +88,10 @@ class AdaptiveCosine(Stateful):
         self._highest, self._lowest = highest, lowest
         self._cycle_epochs, self._factor = cycle_epochs, factor
         self._epochs: list[Figures] = []
-        self.cycles: list[dict[str, Any]] = []
+        self.decisions: list[dict[str, Any]] = []
 
     def on_epoch_begin(self, epoch: int, logs: Figures | None = None) -> None:
-        scale = self._factor ** sum(cycle["lowered"] for cycle in self.cycles)
+        scale = self._factor ** len(self.lowered_after)
         self.model.optimizer.learning_rate = cosine_annealing(
             len(self._epochs),
             highest=self._highest * scale,
@@ -107,29 +108,39 @@ class AdaptiveCosine(Stateful):
     @property
     def lowered_after(self) -> list[int]:
         """Epochs, counted from 1, after which the bounds fell."""
-        return [cycle["epoch"] for cycle in self.cycles if cycle["lowered"]]
+        return [cycle["epoch"] for cycle in self.decisions if cycle["lowered"]]
 
     def state(self) -> Any:
-        return {"epochs": self._epochs, "cycles": self.cycles}
+        return {"epochs": self._epochs, "decisions": self.decisions}
 
     def restore(self, state: Any, arrays: list[NDArray[Any]]) -> None:
-        self._epochs, self.cycles = state["epochs"], state["cycles"]
+        self._epochs, self.decisions = state["epochs"], state["decisions"]
 
     def _judge(self, epoch: int) -> None:
         loss, accuracy = (
             statistics.fmean(figures[name] for figures in self._epochs)
             for name in ("loss", "accuracy")
         )
-        before = self.cycles[-1] if self.cycles else None
+        before = self.decisions[-1] if self.decisions else None
         reasons = []
         if before and loss > before["loss"]:
             reasons.append("the loss rose")
         if before and accuracy < before["accuracy"]:
             reasons.append("the accuracy fell")
-        self.cycles.append(
-            {"epoch": epoch, "loss": loss, "accuracy": accuracy, "lowered": bool(reasons)}
+        reason = " and ".join(reasons)
+        scale = self._factor ** (len(self.lowered_after) + bool(reason))
+        self.decisions.append(
+            {
+                "epoch": epoch,
+                "loss": loss,
+                "accuracy": accuracy,
+                "lowered": bool(reason),
+                "reason": reason,
+                "highest": self._highest * scale,
+                "lowest": self._lowest * scale,
+            }
         )
-        what = f"{' and '.join(reasons)}, rates x {self._factor:g}" if reasons else "rates stay"
+        what = f"{reason}, rates x {self._factor:g}" if reason else "rates stay"
         print(
             f"           cycle of epoch {epoch}: loss {loss:.4f}, accuracy {accuracy:.4f}; {what}"
         )
@@ -145,7 +156,8 @@ class Plateau(Stateful):
         monitor, mode: which of the epoch's figures, and whether more of it is better, or less.
 
     Attributes:
-        lowered_after: epochs, counted from 1, after which it fell.
+        decisions: one for each time it fell: the epoch after which (counted from 1), the figure of
+            the best epoch so far, and the rate from then on.
     """
 
     def __init__(
@@ -163,18 +175,28 @@ class Plateau(Stateful):
         self._patience, self._monitor, self._sign = patience, monitor, 1 if mode == "max" else -1
         self._best = -math.inf
         self._waited = 0
-        self.lowered_after: list[int] = []
+        self.decisions: list[dict[str, Any]] = []
+
+    @property
+    def lowered_after(self) -> list[int]:
+        """Epochs, counted from 1, after which the rate fell."""
+        return [decision["epoch"] for decision in self.decisions]
 
     def on_epoch_begin(self, epoch: int, logs: Figures | None = None) -> None:
-        rate = self._peak * self._factor ** len(self.lowered_after)
-        self.model.optimizer.learning_rate = max(rate, self._lowest)
+        self.model.optimizer.learning_rate = self._rate(len(self.decisions))
 
     def on_epoch_end(self, epoch: int, logs: Figures | None = None) -> None:
         value = self._sign * (logs or {})[self._monitor]
         self._waited = 0 if value > self._best else self._waited + 1
         self._best = max(value, self._best)
         if self._waited == self._patience:
-            self.lowered_after.append(epoch + 1)
+            self.decisions.append(
+                {
+                    "epoch": epoch + 1,
+                    "best": self._sign * self._best,
+                    "rate": self._rate(len(self.decisions) + 1),
+                }
+            )
             self._waited = 0
             print(
                 f"           no better {self._monitor} for {self._patience} epochs: "
@@ -182,11 +204,14 @@ class Plateau(Stateful):
             )
 
     def state(self) -> Any:
-        return {"best": self._best, "waited": self._waited, "lowered_after": self.lowered_after}
+        return {"best": self._best, "waited": self._waited, "decisions": self.decisions}
 
     def restore(self, state: Any, arrays: list[NDArray[Any]]) -> None:
         self._best, self._waited = state["best"], state["waited"]
-        self.lowered_after = state["lowered_after"]
+        self.decisions = state["decisions"]
+
+    def _rate(self, lowered: int) -> float:
+        return max(self._peak * self._factor**lowered, self._lowest)
 
 
 class HistoryFile(Stateful):

@@ -8,6 +8,7 @@ training     all layers
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
@@ -57,7 +58,9 @@ class Phases:
     Attributes:
         all: in order.
         best, history, rules: of the classifier, over all its phases.
+        steps_per_epoch: of the classifier's training.
         lowered_after: epochs after which a schedule that adapts lowered the rate.
+        decisions: what such a schedule decided, as its callback has it.
     """
 
     def __init__(
@@ -84,12 +87,17 @@ class Phases:
             plan = make_plan(config, data, 0, frozen, "frozen, ")
             self.all.append(Phase("frozen", lambda: self._train_head(plan)))
         rest = make_plan(config, data, frozen, end)
+        self.steps_per_epoch = rest.steps_per_epoch
         if rest.steps > 0:
             self.all.append(Phase("training", lambda: self._train(rest)))
 
     @property
     def lowered_after(self) -> list[int]:
         return getattr(self._rate, "lowered_after", [])
+
+    @property
+    def decisions(self) -> list[dict[str, Any]]:
+        return getattr(self._rate, "decisions", [])
 
     def is_last(self, phase: Phase) -> bool:
         """Whether the training ends with this phase."""

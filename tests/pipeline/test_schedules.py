@@ -192,12 +192,20 @@ def test_adaptive_cosine_annealing_decides_as_worked_out_by_hand(
         callback.on_epoch_begin(epoch)
         assert float(model.optimizer.learning_rate.numpy()) == pytest.approx(rate), epoch
         callback.on_epoch_end(epoch, {"loss": loss, "accuracy": accuracy})
-    assert [cycle["lowered"] for cycle in callback.cycles] == [
+    assert [cycle["lowered"] for cycle in callback.decisions] == [
         False, False, True, True, False, False, True,
     ]  # fmt: skip
-    assert [cycle["epoch"] for cycle in callback.cycles] == [2, 4, 6, 8, 10, 12, 14]
-    assert callback.cycles[2]["loss"] == pytest.approx(0.8)
-    assert callback.cycles[2]["accuracy"] == pytest.approx(0.9)
+    assert [cycle["epoch"] for cycle in callback.decisions] == [2, 4, 6, 8, 10, 12, 14]
+    assert [cycle["highest"] for cycle in callback.decisions] == pytest.approx(
+        [0.8, 0.8, 0.4, 0.2, 0.2, 0.2, 0.1]
+    )
+    assert [cycle["lowest"] for cycle in callback.decisions] == pytest.approx(
+        [0.2, 0.2, 0.1, 0.05, 0.05, 0.05, 0.025]
+    )
+    assert callback.decisions[2]["reason"] == "the loss rose"
+    assert callback.lowered_after == [6, 8, 14]
+    assert callback.decisions[2]["loss"] == pytest.approx(0.8)
+    assert callback.decisions[2]["accuracy"] == pytest.approx(0.9)
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition("; ")[2] for line in lines] == [
         "rates stay",
@@ -239,3 +247,8 @@ def test_a_plateau_lowers_the_rate_as_worked_out_by_hand() -> None:
         assert float(model.optimizer.learning_rate.numpy()) == pytest.approx(rate), epoch
         callback.on_epoch_end(epoch, {"val_loss": loss})
     assert callback.lowered_after == [4, 10, 12]
+    assert callback.decisions == [
+        {"epoch": 4, "best": 0.9, "rate": pytest.approx(0.4)},
+        {"epoch": 10, "best": 0.7, "rate": pytest.approx(0.2)},
+        {"epoch": 12, "best": 0.7, "rate": pytest.approx(0.15)},
+    ]
