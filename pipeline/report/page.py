@@ -3,13 +3,9 @@
 import base64
 import csv
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
-from typing import Any
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +15,7 @@ from pipeline.config import Config
 from pipeline.options.schedules import AdaptiveCosineOptions, PlateauOptions
 from pipeline.recipe import to_yaml
 from pipeline.report import plots
+from pipeline.report.rendering import render
 from pipeline.training.schedules import build_schedule
 from serve.atomic import write_text
 from serve.images import encode_png
@@ -52,7 +49,8 @@ def write_report(config: Config, run: RunDirectory) -> str:
     history = read_history(run)
     matrix = metrics["confusion_matrix"]
     bundle = run.bundle if run.bundle.is_file() else run.unverified_bundle
-    page = _template().render(
+    page = render(
+        "template.html",
         name=run.path.resolve().name,
         run=run,
         manifest=manifest,
@@ -147,17 +145,3 @@ def _learning_rates(config: Config, history: Sequence[dict[str, float]]) -> tupl
         epochs=config.train.epochs,
     )
     return [schedule(step) for step in range(steps)], steps_per_epoch
-
-
-def _template() -> jinja2.Template:
-    text = resources.files("pipeline.report").joinpath("template.html").read_text("utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["percent"] = _percent
-    environment.filters["shell"] = lambda path: shlex.quote(str(path))
-    return environment.from_string(text)
-
-
-def _percent(share: Any) -> str:
-    return f"{100 * share:.2f} %"

@@ -62,7 +62,7 @@ def learning_rate_curve(
         if lowered:
             axes.set_xlabel("epoch (dashed: the bounds were lowered)")
         axes.set_ylim(bottom=0)
-        return _svg(axes, "Learning rate by epoch")
+        return svg(axes, "Learning rate by epoch")
 
 
 def reliability_diagram(bins: Sequence[dict[str, float]], title: str) -> str:
@@ -93,7 +93,7 @@ def reliability_diagram(bins: Sequence[dict[str, float]], title: str) -> str:
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1.02)
         axes.legend(loc="upper left")
-        return _svg(axes, f"Reliability diagram, {title}")
+        return svg(axes, f"Reliability diagram, {title}")
 
 
 def confusion_image(matrix: Sequence[Sequence[int]]) -> str:
@@ -106,7 +106,7 @@ def confusion_image(matrix: Sequence[Sequence[int]]) -> str:
         axes.set_xlabel("predicted class")
         axes.set_ylabel("true class")
         axes.figure.colorbar(picture, label="share of the true class")
-        return _svg(axes, "Confusion matrix")
+        return svg(axes, "Confusion matrix")
 
 
 def _curves(history: Sequence[dict[str, float]], name: str, label: str) -> str:
@@ -122,7 +122,7 @@ def _curves(history: Sequence[dict[str, float]], name: str, label: str) -> str:
                 epochs, [row[key] for row in history], color=color, label=title, marker=marker
             )
         axes.legend()
-        return _svg(axes, f"{name.capitalize()} by epoch, training and validation")
+        return svg(axes, f"{name.capitalize()} by epoch, training and validation")
 
 
 def _axes(label: str) -> Axes:
@@ -133,7 +133,7 @@ def _axes(label: str) -> Axes:
     return axes
 
 
-def _svg(axes: Axes, title: str) -> str:
+def svg(axes: Axes, title: str) -> str:
     """The figure as an `<svg>` element with a title for screen readers."""
     stream = io.StringIO()
     figure = axes.get_figure(root=True)

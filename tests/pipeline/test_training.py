@@ -12,7 +12,6 @@ import pytest
 from export.run_directory import RunDirectory
 from export.serving_function import load_model
 from pipeline.config import Config
-from pipeline.data.prepare import prepare
 from pipeline.recipe import ConfigError, load_recipe, resolve
 from pipeline.training.callbacks import HISTORY_COLUMNS, LearningRate
 from pipeline.training.train import train
