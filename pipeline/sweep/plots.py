@@ -3,12 +3,11 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.config import MONITORS
@@ -25,7 +24,8 @@ def history(trials: Sequence[FrozenTrial], search: Search) -> str:
     with matplotlib.rc_context(STYLE):
         axes = _axes("trial", search.objective)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _scatter(axes, trials, [float(trial.number) for trial in trials])
+        places = [float(trial.number) for trial in trials]
+        _scatter(axes, trials, places, ranked(trials, search.objective)[:1])
         numbers, values, best = [], [], math.nan
         sign = 1 if MONITORS[search.objective] == "max" else -1
         for trial in trials:
@@ -36,7 +36,7 @@ def history(trials: Sequence[FrozenTrial], search: Search) -> str:
                 numbers.append(trial.number)
                 values.append(best)
         axes.step(numbers, values, where="post", color=BEST, label="best so far")
-        _focus(axes, trials, search)
+        _scale(axes, trials, search)
         _legend(axes)
         return svg(axes, "Figure of each trial, and the best so far")
 
@@ -77,7 +77,7 @@ def epochs(trials: Sequence[FrozenTrial], search: Search) -> str:
                 label="" if name in named else name,
             )
             named.add(name)
-        _focus(axes, trials, search, by_epoch=True)
+        _scale(axes, trials, search, by_epoch=True)
         _legend(axes)
         return svg(axes, "Figure by epoch, one line for each trial")
 
@@ -98,8 +98,8 @@ def slices(trials: Sequence[FrozenTrial], search: Search) -> dict[str, str]:
                 places = [trial.params[key] for trial in having]
                 if values.log:
                     axes.set_xscale("log")
-            _scatter(axes, having, places)
-            _focus(axes, trials, search)
+            _scatter(axes, having, places, ranked(trials, search.objective)[:1])
+            _scale(axes, trials, search)
             pictures[key] = svg(axes, f"Figure by {key}")
     return pictures
 
@@ -112,7 +112,9 @@ _KINDS = {
 }
 
 
-def _scatter(axes: Axes, trials: Sequence[FrozenTrial], places: Sequence[float]) -> None:
+def _scatter(
+    axes: Axes, trials: Sequence[FrozenTrial], places: Sequence[float], best: Sequence[FrozenTrial]
+) -> None:
     for state, marker in ((TrialState.COMPLETE, "o"), (TrialState.PRUNED, "x")):
         points = [
             (place, trial.value)
@@ -123,29 +125,32 @@ def _scatter(axes: Axes, trials: Sequence[FrozenTrial], places: Sequence[float])
             name, color = _KINDS[state]
             x, y = zip(*points, strict=True)
             axes.scatter(x, y, s=22, marker=marker, color=color, alpha=0.85, label=name)
+    for trial, place in zip(trials, places, strict=True):
+        if trial in best and trial.value is not None:
+            axes.scatter(place, trial.value, s=46, color=BEST, label="best", zorder=3)
 
 
-def _focus(
+def _scale(
     axes: Axes, trials: Sequence[FrozenTrial], search: Search, *, by_epoch: bool = False
 ) -> None:
-    """Keep a few hopeless trials from pressing all others together: those leave the picture."""
-    lists: list[Sequence[Any]] = [
+    """Keep hopeless trials from pressing all others together: a loss on a logarithmic scale, and
+    an accuracy that is far below the others out of the picture.
+    """
+    lists: list[Sequence[float | None]] = [
         list(trial.intermediate_values.values()) if by_epoch else [trial.value] for trial in trials
     ]
-    values = sorted(value for items in lists for value in items if value is not None)
-    if len(values) < 8:
-        return
+    values = [value for items in lists for value in items if value is not None]
     if MONITORS[search.objective] == "min":
-        values = [-value for value in reversed(values)]
-    best, quartile = values[-1], statistics.quantiles(values, n=4)[0]
-    lowest = best - 2.5 * (best - quartile)
-    if values[0] >= lowest or best == quartile:
-        return
-    margin = 0.05 * (best - lowest)
-    if MONITORS[search.objective] == "min":
-        axes.set_ylim(-best - margin, -lowest)
-    else:
-        axes.set_ylim(lowest, best + margin)
+        if values and min(values) > 0:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+    elif len(values) >= 8:
+        best, quartile = max(values), statistics.quantiles(values, n=4)[0]
+        lowest = best - 2.5 * (best - quartile)
+        if min(values) < lowest < best:
+            axes.set_ylim(lowest, best + 0.05 * (best - lowest))
 
 
 def _axes(x: str, y: str) -> Axes:
