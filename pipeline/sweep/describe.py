@@ -8,6 +8,13 @@ from optuna.trial import FrozenTrial, TrialState
 from pipeline.sweep.search import Search
 from pipeline.sweep.study import REASON, Study
 
+ENDINGS = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "under way",
+}
+
 
 def describe_end(study: Study, search: Search, number: int) -> str:
     """How a trial ended, the best one so far, and how many are left."""

@@ -9,7 +9,7 @@ from pipeline.config import MONITORS
 from pipeline.recipe import dump_yaml
 from pipeline.report.rendering import render
 from pipeline.sweep import plots
-from pipeline.sweep.describe import short_names, show
+from pipeline.sweep.describe import ENDINGS, short_names, show
 from pipeline.sweep.directory import SweepDirectory
 from pipeline.sweep.search import Search
 from pipeline.sweep.study import REASON, Study, by_value, ranked
@@ -75,7 +75,7 @@ def _row(trial: FrozenTrial, search: Search) -> Row:
     values = search.values(trial)
     return Row(
         number=trial.number,
-        state=trial.state.name.lower(),
+        state=ENDINGS[trial.state],
         value=trial.value,
         epochs=len(trial.intermediate_values),
         reason=trial.user_attrs.get(REASON, ""),

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.config import MONITORS
 from pipeline.report.plots import INK, STYLE, TRAIN, VALIDATION, svg
+from pipeline.sweep.describe import ENDINGS
 from pipeline.sweep.search import Search
 from pipeline.sweep.space import Choices
 from pipeline.sweep.study import ranked
@@ -64,13 +65,14 @@ def epochs(trials: Sequence[FrozenTrial], search: Search) -> str:
             steps = sorted(trial.intermediate_values)
             if not steps:
                 continue
-            name, color = ("best", BEST) if trial in best else _KINDS[trial.state]
+            is_best = trial in best
+            name = "best" if is_best else ENDINGS[trial.state]
             axes.plot(
                 steps,
                 [trial.intermediate_values[step] for step in steps],
-                color=color,
-                linewidth=2.2 if trial in best else 0.9,
-                alpha=1 if trial in best else 0.6,
+                color=BEST if is_best else _COLORS[trial.state],
+                linewidth=2.2 if is_best else 0.9,
+                alpha=1 if is_best else 0.6,
                 marker="o" if len(steps) == 1 or trial.state is TrialState.PRUNED else "",
                 markersize=3,
                 markevery=[-1],
@@ -104,11 +106,11 @@ def slices(trials: Sequence[FrozenTrial], search: Search) -> dict[str, str]:
     return pictures
 
 
-_KINDS = {
-    TrialState.COMPLETE: ("complete", TRAIN),
-    TrialState.PRUNED: ("pruned", VALIDATION),
-    TrialState.RUNNING: ("under way", INK),
-    TrialState.FAIL: ("failed", INK),
+_COLORS = {
+    TrialState.COMPLETE: TRAIN,
+    TrialState.PRUNED: VALIDATION,
+    TrialState.RUNNING: INK,
+    TrialState.FAIL: INK,
 }
 
 
@@ -122,9 +124,9 @@ def _scatter(
             if trial.state is state and trial.value is not None
         ]
         if points:
-            name, color = _KINDS[state]
             x, y = zip(*points, strict=True)
-            axes.scatter(x, y, s=22, marker=marker, color=color, alpha=0.85, label=name)
+            name = ENDINGS[state]
+            axes.scatter(x, y, s=22, marker=marker, color=_COLORS[state], alpha=0.85, label=name)
     for trial, place in zip(trials, places, strict=True):
         if trial in best and trial.value is not None:
             axes.scatter(place, trial.value, s=46, color=BEST, label="best", zorder=3)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.recipe import to_yaml
+from pipeline.sweep.describe import ENDINGS
 from pipeline.sweep.directory import SweepDirectory
 from pipeline.sweep.page import write_page
 from pipeline.sweep.search import Search
@@ -38,7 +39,7 @@ def _table(trials: Sequence[FrozenTrial], search: Search) -> str:
         rows.writerow(
             [
                 trial.number,
-                trial.state.name.lower(),
+                ENDINGS[trial.state],
                 "" if trial.value is None else repr(trial.value),
                 trial.last_step or 0,
                 trial.user_attrs.get(REASON, ""),
