@@ -79,8 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
         with stop_signals.received():
             return _run(invocation)
     except Stopped as stopped:
-        again = shlex.join(sys.argv[1:] if arguments is None else arguments)
-        again = again.replace(" --fresh", "")
+        words = sys.argv[1:] if arguments is None else arguments
+        again = shlex.join(word for word in words if word != "--fresh")
         print(
             f"{stopped}: what is finished is kept; to continue: python -m pipeline.sweep {again}",
             file=sys.stderr,

@@ -20,7 +20,8 @@ from pipeline.recipe import (
     resolve,
     validated,
 )
-from pipeline.sweep.space import Space, forms_first, grid, read_space
+from pipeline.sweep.read_space import read_space
+from pipeline.sweep.space import Space, forms_first, grid
 
 TRIALS = 20
 

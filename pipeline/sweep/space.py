@@ -8,35 +8,13 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
 import optuna
-from pydantic import Field
 
 from models.options import Options
 from pipeline.config import Config
-from pipeline.recipe import ConfigError, leaves, nearest, option_forms, resolve, validated
-
-JUDGES = ("data", "seed", "prepare.validation_share", "prepare.test_share")
-"""Keys that decide which images judge a trial."""
-
-
-class RangeOptions(Options):
-    """Numbers from low to high, both included."""
-
-    low: int | float
-    high: int | float
-    log: bool = False
-    """Draw the logarithm evenly: for rates, whose order of magnitude is what matters."""
-    step: Annotated[int | float, Field(gt=0)] | None = None
-    """Only low, low + step, low + 2 step, ..."""
-
-
-class ChoicesOptions(Options):
-    """The long form of a list of values."""
-
-    choices: list[Any]
+from pipeline.recipe import ConfigError, option_forms
 
 
 @dataclass(frozen=True)
@@ -114,24 +92,6 @@ class Choices:
 Space = dict[str, Numbers | Choices]
 
 
-def read_space(entries: Mapping[str, Any], base: Config) -> Space:
-    """The space that a file describes, checked against the config tree.
-
-    Args:
-        base: what a trial has where nothing is searched.
-
-    Raises:
-        ConfigError: an unknown key, a range that is none, or a value that the key cannot have.
-    """
-    fields = dict(leaves())
-    for key in entries:
-        _check_key(key, list(fields))
-    space = {key: _read(key, entry, fields[key].annotation) for key, entry in entries.items()}
-    for key, values in space.items():
-        _check_values(key, values, space, base)
-    return space
-
-
 def forms_first(space: Space) -> list[str]:
     """The keys in the order in which they are drawn."""
     return sorted(space, key=lambda key: not key.endswith(".name"))
@@ -139,9 +99,9 @@ def forms_first(space: Space) -> list[str]:
 
 def draw(space: Space, base: Config, trial: optuna.Trial) -> None:
     """Draw a value for every key that the drawn forms have."""
-    forms = _forms_of(base)
+    forms = forms_of(base)
     for key in forms_first(space):
-        if _is_there(key, forms):
+        if is_there(key, forms):
             forms[key] = space[key].suggest(key, trial)
 
 
@@ -157,76 +117,13 @@ def grid(space: Space, base: Config) -> list[dict[str, Any]]:
         points = [
             {**point, key: value} if present else point
             for point in points
-            for present in [_is_there(key, {**_forms_of(base), **point})]
+            for present in [is_there(key, {**forms_of(base), **point})]
             for value in (values if present else [None])
         ]
     return points
 
 
-def _check_key(key: str, known: list[str]) -> None:
-    if key not in known:
-        near = f"; expected {key}.name" if f"{key}.name" in known else nearest(key, known)
-        raise ConfigError(f"space: unknown config key {key}{near}")
-    if key in JUDGES:
-        raise ConfigError(
-            f"space: {key} decides which images judge a trial, so that trials could not be compared"
-        )
-    section = key.partition(".")[0]
-    if section not in ("prepare", "augment", "model", "train") or key == "train.checkpoint_minutes":
-        raise ConfigError(
-            f"space: {key} changes no training; expected a key of prepare, augment, model or train"
-        )
-
-
-def _read(key: str, entry: Any, annotation: Any) -> Numbers | Choices:
-    where = f"space: {key}"
-    if isinstance(entry, Mapping) and "choices" in entry:
-        entry = validated(ChoicesOptions, entry, where).choices
-    if isinstance(entry, list):
-        texts = [_json(value, where) for value in entry]
-        if not entry or len(set(texts)) < len(texts):
-            raise ConfigError(f"{where}: expected different values to choose from, got {entry}")
-        return Choices(tuple(entry))
-    if not isinstance(entry, Mapping):
-        raise ConfigError(
-            f"{where}: expected a range {{low: ..., high: ...}} or a list of values, got {entry!r}"
-        )
-    given = validated(RangeOptions, entry, where)
-    kinds = set(_kinds(annotation))
-    if not kinds & {int, float}:
-        raise ConfigError(f"{where}: is no number, so expected a list of values, got a range")
-    if given.low > given.high:
-        raise ConfigError(f"{where}: expected low <= high, got {given.low} and {given.high}")
-    if given.log and given.low <= 0:
-        raise ConfigError(f"{where}: expected low > 0 with log, got {given.low}")
-    if given.log and given.step is not None:
-        raise ConfigError(f"{where}: expected log or step, got both")
-    if given.step is not None and _remainder(given.low, given.high, given.step):
-        raise ConfigError(
-            f"{where}: expected high to be a whole number of steps above low, "
-            f"got {given.low}, {given.high} and step {given.step}"
-        )
-    return Numbers(given.low, given.high, given.log, given.step, whole=int in kinds)
-
-
-def _check_values(key: str, values: Numbers | Choices, space: Space, base: Config) -> None:
-    """Try the values in every form that has the key."""
-    section = f"{key.rpartition('.')[0]}.name"
-    names = space[section].samples if section in space and key != section else [None]
-    forms = [{} if name is None else {section: name} for name in names]
-    having = [form for form in forms if _is_there(key, {**_forms_of(base), **form})] or forms[:1]
-    for form in having:
-        for value in values.samples:
-            resolve(base.model_dump(), {**form, key: value}, origin=f"space: {key}")
-    if (
-        isinstance(values, Numbers)
-        and values.whole
-        and values.step not in (None, int(values.step or 0))
-    ):
-        raise ConfigError(f"space: {key}: expected a whole step, got {values.step}")
-
-
-def _is_there(key: str, forms: Mapping[str, Any]) -> bool:
+def is_there(key: str, forms: Mapping[str, Any]) -> bool:
     """Whether the forms that `forms` names, by keys that end in .name, have this key."""
     options: type[Options] = Config
     *sections, leaf = key.split(".")
@@ -245,7 +142,7 @@ def _is_there(key: str, forms: Mapping[str, Any]) -> bool:
     return leaf in options.model_fields
 
 
-def _forms_of(base: Config) -> dict[str, Any]:
+def forms_of(base: Config) -> dict[str, Any]:
     """`{"model.name": "cnn", ...}`: every choice among forms, by its key."""
 
     def names(options: Options, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -257,25 +154,3 @@ def _forms_of(base: Config) -> dict[str, Any]:
                 yield f"{prefix}name", value
 
     return dict(names(base, ""))
-
-
-def _kinds(annotation: Any) -> Iterator[Any]:
-    """The plain types that a value may have."""
-    if get_origin(annotation) is Annotated:
-        yield from _kinds(get_args(annotation)[0])
-    elif get_origin(annotation) in (Union, UnionType):
-        for part in get_args(annotation):
-            yield from _kinds(part)
-    else:
-        yield annotation
-
-
-def _remainder(low: float, high: float, step: float) -> Decimal:
-    return (Decimal(str(high)) - Decimal(str(low))) % Decimal(str(step))
-
-
-def _json(value: Any, where: str) -> str:
-    try:
-        return json.dumps(value)
-    except TypeError:
-        raise ConfigError(f"{where}: expected plain values, got {value!r}") from None

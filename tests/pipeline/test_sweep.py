@@ -2,18 +2,18 @@
 
 import csv
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from optuna.trial import TrialState
 
 from export.run_directory import RunDirectory
 from export.run_lock import claimed
-from export.serving_function import load_model
 from pipeline.recipe import ConfigError, dump_yaml, load_recipe, resolve
-from pipeline.stopping import stop_signals
+from pipeline.report.page import read_history
 from pipeline.sweep.command import main, parse
 from pipeline.sweep.directory import SweepDirectory
 from pipeline.sweep.search import load_search
@@ -95,13 +95,9 @@ def test_three_trials(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match=r"other values: seed 0 -> 1"):
         main([write_space(folder, seed=1)])
 
-    # The trials do not depend on those that this process trained before.
-    weights = load_model(sweep.trial(best.number).model).get_weights()
-    assert main([write_space(folder), "--fresh", "--trials", str(best.number + 1)]) == 0
-    assert figures(sweep) == three[: best.number + 1]
-    again = load_model(sweep.trial(best.number).model).get_weights()
-    for one, other in zip(weights, again, strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert main([write_space(folder), "--fresh", "--trials", "1"]) == 0
+    assert figures(sweep) == three[:1]
+    assert [path.name for path in sweep.trials.iterdir()] == ["0000"]
 
 
 def test_a_trial_alone_is_what_it_is_after_others(folder: Path) -> None:
@@ -114,8 +110,13 @@ def test_a_trial_alone_is_what_it_is_after_others(folder: Path) -> None:
         folder, trials=1, sampler="grid", space={"model.filters": [[3]]}, objective="loss"
     )
     assert main([other, "--run-dir", "alone"]) == 0
-    both, alone = figures(SweepDirectory(Path("both"))), figures(SweepDirectory(Path("alone")))
-    assert both[1] == alone[0]
+    both, alone = SweepDirectory(Path("both")), SweepDirectory(Path("alone"))
+    assert figures(both)[1] == figures(alone)[0]
+    histories = [read_history(run) for run in (both.trial(1), alone.trial(0))]
+    for rows in histories:
+        for row in rows:
+            del row["seconds"], row["images_per_second"]
+    assert histories[0] == histories[1]
 
 
 def test_trials_that_fail_do_not_end_the_sweep(
@@ -172,7 +173,7 @@ def test_poor_trials_are_pruned(folder: Path) -> None:
 def test_a_signal_saves_and_the_same_command_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    space, sweep = write_space(folder, trials=2), SweepDirectory(Path("sweeps/tiny"))
+    space, sweep = write_space(folder, trials=1), SweepDirectory(Path("sweeps/tiny"))
     assert main([space, "--run-dir", "whole", "--train.epochs", "2"]) == 0
     original, calls = Training.run, 0
 
@@ -180,8 +181,8 @@ def test_a_signal_saves_and_the_same_command_goes_on(
         def counted() -> None:
             nonlocal calls
             calls += 1
-            if calls == 25:  # in the second trial
-                stop_signals.number = 15
+            if calls == 10:  # in the second epoch
+                os.kill(os.getpid(), signal.SIGTERM)
             between()
 
         original(self, counted)
@@ -194,13 +195,10 @@ def test_a_signal_saves_and_the_same_command_goes_on(
         "stopped by SIGTERM: what is finished is kept; to continue: "
         "python -m pipeline.sweep tiny.yaml --train.epochs 2"
     )
-    assert [trial.state for trial in study_of(sweep).trials] == [
-        TrialState.COMPLETE,
-        TrialState.RUNNING,
-    ]
+    assert [trial.state for trial in study_of(sweep).trials] == [TrialState.RUNNING]
     assert sweep.page.is_file()
     assert main([space, "--train.epochs", "2"]) == 0
-    assert "continues after" in (sweep.trial(1).path / "log.txt").read_text("utf-8")
+    assert "continues after" in (sweep.trial(0).path / "log.txt").read_text("utf-8")
     assert figures(sweep) == figures(SweepDirectory(Path("whole")))
 
 
@@ -238,14 +236,6 @@ def test_data_that_are_not_there_claim_no_directory(folder: Path) -> None:
     with pytest.raises(LockstepError, match="nowhere"):
         main([write_space(folder), "--data", "folder:nowhere"])
     assert not Path("sweeps").exists()
-
-
-def test_changed_images_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    space = write_space(folder, trials=1)
-    assert main([space]) == 0
-    monkeypatch.setattr("pipeline.sweep.command.sources.identity", lambda data: "others")
-    with pytest.raises(ConfigError, match="the images changed since the sweep began"):
-        main([space, "--trials", "2"])
 
 
 def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:

@@ -174,11 +174,14 @@ def search_through(
         study = Study(sweep, search)
 
 
-@pytest.mark.parametrize(("sampler", "trials"), [("tpe", 13), ("random", 4)])
+@pytest.mark.parametrize(
+    ("sampler", "trials", "pruner"),
+    [("tpe", 13, "none"), ("tpe", 13, "hyperband"), ("random", 4, "median")],
+)
 def test_draws_are_a_function_of_the_seed_also_when_broken_off(
-    tmp_path: Path, sampler: str, trials: int
+    tmp_path: Path, sampler: str, trials: int, pruner: str
 ) -> None:
-    search = search_of(tmp_path, MIXED, trials=trials, sampler=sampler)
+    search = search_of(tmp_path, MIXED, trials=trials, sampler=sampler, pruner=pruner)
     drawn = [
         [trial.params for trial in search_through(search, SweepDirectory(tmp_path / name), **more)]
         for name, more in (("a", {}), ("b", {"broken_off": (0, 2, 2, trials - 1)}))
@@ -190,7 +193,7 @@ def test_draws_are_a_function_of_the_seed_also_when_broken_off(
 
 
 def test_a_key_is_drawn_for_the_forms_that_have_it(tmp_path: Path) -> None:
-    search = search_of(tmp_path, MIXED, trials=14, sampler="random")
+    search = search_of(tmp_path, MIXED, trials=12, sampler="random")
     trials = search_through(search, SweepDirectory(tmp_path / "sweep"))
     own = {"sgd": set(), "momentum": {"momentum"}, "adam": {"beta_1"}}
     seen = set()
@@ -248,6 +251,14 @@ def test_a_trial_belongs_to_one_process_at_a_time(tmp_path: Path) -> None:
     with one.next_trial() as nothing:
         assert nothing is None
     assert [trial.state for trial in one.trials] == [TrialState.COMPLETE] * 2
+
+
+def test_other_images_do_not_belong_to_the_sweep(tmp_path: Path) -> None:
+    search, sweep = search_of(tmp_path, MIXED), SweepDirectory(tmp_path / "s")
+    Study(sweep, search).belongs_to("these")
+    Study(sweep, search).belongs_to("these")
+    with pytest.raises(ConfigError, match="digits: the images changed since the sweep began"):
+        Study(sweep, search).belongs_to("others")
 
 
 def test_a_directory_with_any_name(tmp_path: Path) -> None:
