@@ -161,27 +161,29 @@ def test_a_sweep_killed_three_times_is_the_one_that_was_not(
 
 @pytest.mark.slow
 def test_two_workers_share_the_trials_whatever_ends_one_of_them(folder: Path) -> None:
-    command = Command(folder, "--workers", "2")
+    arguments = ("--workers", "2", "--trials", "12")
+    command = Command(folder, *arguments)
     command.wait_for(r"^trial +\d+ ")
     first, _ = command.workers()
     os.kill(first, signal.SIGKILL)
-    command.wait_for(r"12 left")
+    command.wait_for(r"8 left")
     command.kill()
-    command = Command(folder, "--workers", "2")
-    command.wait_for(r"6 left")
+    command = Command(folder, *arguments)
+    command.wait_for(r"5 left")
     command.process.send_signal(signal.SIGTERM)
     assert command.end(60) == 143, command.output
     assert "Traceback" not in "\n".join(command.output)
     assert command.output[-1] == (
         "stopped by SIGTERM: what is finished is kept; to continue: "
-        "python -m pipeline.sweep space.yaml --workers 2"
+        "python -m pipeline.sweep space.yaml --workers 2 --trials 12"
     )
-    command = Command(folder, "--workers", "2")
-    command.wait_for(r"3 left")
-    os.kill(command.process.pid, signal.SIGKILL)  # its workers find out by themselves
-    command = Command(folder, "--workers", "2")
+    command = Command(folder, *arguments)
+    command.wait_for(r"2 left")
+    command.process.kill()  # its workers find out by themselves
+    assert command.process.wait(30) == -signal.SIGKILL
+    command = Command(folder, *arguments)
     assert command.end() == 0, command.output
-    assert_none_lost_or_doubled(folder, TRIALS)
+    assert_none_lost_or_doubled(folder, 12)
 
 
 @pytest.mark.slow
