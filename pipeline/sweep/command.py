@@ -22,10 +22,11 @@ from pipeline.recipe import (
 )
 from pipeline.stopping import Stopped, stop_signals
 from pipeline.sweep.directory import SweepDirectory
+from pipeline.sweep.images import prepare_images
 from pipeline.sweep.results import write_results
 from pipeline.sweep.search import Search, load_search, space_names
 from pipeline.sweep.study import REASON, Study
-from pipeline.sweep.workers import work, work_in_processes
+from pipeline.sweep.workers import wait_for_workers, work, work_in_processes
 from serve.atomic import remove, write_text
 from serve.command import CommandParser
 
@@ -166,8 +167,10 @@ def _run(invocation: Invocation) -> int:
         search = _enter(invocation)
         study = Study(sweep, search)
         study.belongs_to(fingerprint(content))
-        study.wait_for_others()
+        wait_for_workers(sweep)
         print(f"sweep      {sweep.path}: {_progress(study, search)}", flush=True)
+        if not any(key.startswith("prepare.") for key in search.space):
+            prepare_images(search.base, sweep)  # what is wrong with them is said before any trial
         try:
             if invocation.workers == 1:
                 work(sweep, search)
@@ -213,8 +216,7 @@ def _enter(invocation: Invocation) -> Search:
 
 def _forget(sweep: SweepDirectory) -> None:
     """Do away with all trials; the prepared images stay."""
-    if sweep.storage.is_file():
-        Study(sweep, load_search(str(sweep.search))).wait_for_others()
+    wait_for_workers(sweep)
     for path in (sweep.storage, sweep.trials, sweep.table, sweep.best, sweep.page):
         remove(path)
 
@@ -238,7 +240,8 @@ def _say_what_is_there(study: Study, sweep: SweepDirectory, search: Search) -> i
     print(f"table      {sweep.table}")
     if best is None:
         reasons = [trial.user_attrs[REASON] for trial in study.trials if REASON in trial.user_attrs]
-        print(f"error: no trial trained to its end; first: {reasons[0]}", file=sys.stderr)
+        why = f"; first: {reasons[0]}" if reasons else ": all were pruned"
+        print(f"error: no trial trained to its end{why}", file=sys.stderr)
         return 1
     print(f"best       trial {best.number}, {search.objective} {best.value:.4f}: {sweep.best}")
     print(f"run it     python -m pipeline.run --recipe {shlex.quote(str(sweep.best))}")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import optuna
 import sqlalchemy
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
 from export.run_lock import InUseError, claimed
@@ -32,7 +32,7 @@ IMAGES = "images"
 """User attribute of the study: a fingerprint."""
 REASON = "reason"
 """User attribute of a trial that failed."""
-POLL_SECONDS, PATIENCE_SECONDS = 0.5, 60
+POLL_SECONDS = 0.5
 
 
 class Study:
@@ -103,23 +103,6 @@ class Study:
         trials = self.trials
         ended = sum(trial.state.is_finished() for trial in trials)
         return ended == len(trials) >= self._search.trials
-
-    def wait_for_others(self) -> None:
-        """Let the workers of a command that was killed end, which they do by themselves.
-
-        Raises:
-            InUseError: they do not.
-        """
-        for trial in self._running():
-            run = self._sweep.trial(trial.number)
-            run.path.mkdir(parents=True, exist_ok=True)
-            try:
-                with FileLock(run.lock, timeout=PATIENCE_SECONDS):
-                    pass
-            except Timeout:
-                raise InUseError(
-                    f"{run.path}: a worker of an earlier command is still at work; end it first"
-                ) from None
 
     def _take(self, claims: ExitStack) -> FrozenTrial | None:
         with FileLock(self._sweep.draw_lock):

@@ -9,16 +9,16 @@ from contextlib import redirect_stdout
 import keras
 import optuna
 import tensorflow as tf
-from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
 from export.run_directory import RunDirectory
 from pipeline.config import Config
-from pipeline.recipe import ConfigError, fingerprint, to_yaml
+from pipeline.recipe import ConfigError, to_yaml
 from pipeline.report.page import read_history
 from pipeline.run import PREPARE, TRAIN
 from pipeline.stages import StageRunner
 from pipeline.sweep.directory import SweepDirectory
+from pipeline.sweep.images import prepare_images
 from pipeline.sweep.search import Search
 from pipeline.sweep.study import Study, ranked
 from pipeline.training import checkpoints
@@ -70,15 +70,6 @@ def run_trial(study: Study, sweep: SweepDirectory, search: Search, trial: Frozen
         study.fail(trial, "out of memory" if is_memory else one_line(error))
     else:
         study.optuna.tell(trial.number, value)
-
-
-def prepare_images(config: Config, sweep: SweepDirectory) -> RunDirectory:
-    """The images of a config, read now if no trial before had the same ones."""
-    prepared = sweep.prepared(fingerprint(PREPARE.reads(config)))
-    prepared.path.mkdir(parents=True, exist_ok=True)
-    with FileLock(prepared.lock):
-        StageRunner(config, prepared, (PREPARE,)).run(PREPARE)
-    return prepared
 
 
 def _train(

@@ -6,13 +6,18 @@ import signal
 import threading
 from multiprocessing.connection import Connection
 
+from filelock import FileLock, Timeout
+
 from export.quiet_tensorflow import import_tensorflow
+from export.run_lock import InUseError
 from pipeline.stopping import Stopped, stop_signals
 from pipeline.sweep.describe import describe_end
 from pipeline.sweep.directory import SweepDirectory
 from pipeline.sweep.search import Search, load_search
 from pipeline.sweep.study import Study
 from serve.command import LockstepError, run_command
+
+PATIENCE_SECONDS = 60
 
 
 def work(sweep: SweepDirectory, search: Search) -> None:
@@ -66,6 +71,22 @@ def work_in_processes(sweep: SweepDirectory, search: Search, count: int) -> None
             f"workers ended before their time, with exit codes {codes}; what is finished is kept, "
             "and the same command goes on"
         )
+
+
+def wait_for_workers(sweep: SweepDirectory) -> None:
+    """Let the workers of a command that was killed end, which they do by themselves.
+
+    Raises:
+        InUseError: they do not.
+    """
+    for lock in sorted(sweep.trials.glob("*/.lock")):
+        try:
+            with FileLock(lock, timeout=PATIENCE_SECONDS):
+                pass
+        except Timeout:
+            raise InUseError(
+                f"{lock.parent}: a worker of an earlier command is still at work; end it first"
+            ) from None
 
 
 def _worker(sweep: SweepDirectory, trials: int, threads: int, parent: Connection) -> None:

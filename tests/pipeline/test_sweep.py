@@ -59,9 +59,10 @@ def test_three_trials(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     space, sweep = write_space(folder), SweepDirectory(Path("sweeps/tiny"))
     assert main([space, "--trials", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines[1:3]] == [["trial", "0"], ["trial", "1"]]
-    assert "1 left" in lines[1]
-    assert "0 left" in lines[2]
+    assert [line.split()[0] for line in lines[:3]] == ["sweep", "prepare", "prepare"]
+    assert [line.split()[:2] for line in lines[3:5]] == [["trial", "0"], ["trial", "1"]]
+    assert "1 left" in lines[3]
+    assert "0 left" in lines[4]
     assert not any("Epoch" in line for line in lines)
     two = figures(sweep)
 
@@ -200,6 +201,16 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     assert main([space, "--train.epochs", "2"]) == 0
     assert "continues after" in (sweep.trial(0).path / "log.txt").read_text("utf-8")
     assert figures(sweep) == figures(SweepDirectory(Path("whole")))
+
+
+def test_broken_images_are_an_error_before_any_trial(folder: Path) -> None:
+    for name in ("cats/a.png", "dogs/b.png"):
+        path = folder / "photos" / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"no image")
+    with pytest.raises(LockstepError, match="2 of 2 images cannot be read"):
+        main([write_space(folder), "--data", "folder:photos"])
+    assert study_of(SweepDirectory(Path("sweeps/tiny"))).trials == []
 
 
 def test_one_command_at_a_time(folder: Path) -> None:
