@@ -9,19 +9,23 @@ from export.run_directory import RunDirectory
 from serve.command import LockstepError
 
 
+class InUseError(LockstepError):
+    """Another process is at work in a run."""
+
+
 @contextmanager
 def claimed(run: RunDirectory) -> Iterator[None]:
     """Be the only process at work in a run. A lock goes with its process, however that ends.
 
     Raises:
-        LockstepError: another process is at work there.
+        InUseError: another process is at work there.
     """
     run.path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run.lock, blocking=False)
     try:
         lock.acquire()
     except Timeout:
-        raise LockstepError(
+        raise InUseError(
             f"{run.path}: another process is at work in this run; wait for its end, or take "
             "another directory"
         ) from None

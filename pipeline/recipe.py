@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -23,6 +23,8 @@ from ruamel.yaml.error import YAMLError
 from models.options import Options
 from pipeline.config import Config
 from serve.command import LockstepError
+
+Group = TypeVar("Group", bound=Options)
 
 
 class ConfigError(LockstepError):
@@ -46,7 +48,7 @@ def load_recipe(name: str) -> dict[str, Any]:
     path = Path(name)
     if path.suffix in (".yaml", ".yml") and path.is_file():
         return parse_mapping(_read_text(path), name)
-    hint = _nearest(name, recipe_names())
+    hint = nearest(name, recipe_names())
     raise ConfigError(
         f"no recipe {name!r}{hint}; expected one of {', '.join(recipe_names())}, or a YAML file"
     )
@@ -97,20 +99,37 @@ def resolve(
         for parent in reversed(parents):
             nested = {parent: nested}
         _merge(tree, nested)
+    return validated(Config, tree, origin)
+
+
+def validated(root: type[Group], values: Mapping[str, Any], origin: str | None = None) -> Group:
+    """The options that a tree of plain values asks for.
+
+    Args:
+        origin: stands before the message of an error.
+
+    Raises:
+        ConfigError: as `resolve` does.
+    """
     try:
-        return Config.model_validate(tree)
+        return root.model_validate(values)
     except ValidationError as error:
         prefix = f"{origin}: " if origin else ""
-        raise ConfigError(prefix + _one_line(error)) from None
+        raise ConfigError(prefix + _one_line(error, root)) from None
 
 
 def to_yaml(config: Config) -> str:
     """The whole tree, every default written out."""
+    return dump_yaml(config.model_dump())
+
+
+def dump_yaml(tree: Mapping[str, Any]) -> str:
+    """Plain values as YAML, in their order."""
     stream = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.dump(config.model_dump(), stream)
+    yaml.dump(tree, stream)
     return stream.getvalue()
 
 
@@ -178,21 +197,23 @@ def _merge(tree: dict[str, Any], new: Mapping[str, Any]) -> None:
             tree[key] = value
 
 
-def _one_line(error: ValidationError) -> str:
+def _one_line(error: ValidationError, root: type[Options]) -> str:
     problems: dict[str, list[Any]] = {}
     for problem in error.errors():
-        problems.setdefault(_key(problem["loc"]), []).append(problem)
+        problems.setdefault(_key(problem["loc"], root), []).append(problem)
     key, (first, *alternatives) = next(iter(problems.items()))
-    known = [name for name, _ in leaves()]
+    known = [name for name, _ in leaves(root)]
     if first["type"] == "extra_forbidden" and key in known:
         message = f"{key}: no option of the chosen {key.rpartition('.')[0]}.name"
     elif first["type"] == "extra_forbidden":
         sections = [name.rpartition(".")[0] for name in known if "." in name]
-        message = f"unknown config key {key}{_nearest(key, known + sections)}"
+        message = f"unknown config key {key}{nearest(key, known + sections)}"
+    elif first["type"] == "missing":
+        message = f"{key}: missing"
     elif first["type"] == "union_tag_invalid":
         context = first["ctx"]
         expected = str(context["expected_tags"]).replace("'", "")
-        hint = _nearest(str(context["tag"]), expected.split(", "))
+        hint = nearest(str(context["tag"]), expected.split(", "))
         message = f"{key}.name: expected one of {expected}; got {context['tag']!r}{hint}"
     elif first["type"] == "value_error":
         message = f"{key}: {first['ctx']['error']}".removeprefix(": ")  # of the whole tree
@@ -204,10 +225,10 @@ def _one_line(error: ValidationError) -> str:
     return message + (f" (and {others} more)" if others else "")
 
 
-def _key(location: tuple[int | str, ...]) -> str:
+def _key(location: tuple[int | str, ...], root: type[Options]) -> str:
     """The dotted key of an error; pydantic also names forms and types, which are no keys."""
     parts: list[str] = []
-    forms: list[type[Options]] = [Config]
+    forms = [root]
     for part in location:
         names = [form.model_fields["name"].default for form in forms if "name" in form.model_fields]
         if len(forms) > 1 and part in names:
@@ -221,6 +242,7 @@ def _key(location: tuple[int | str, ...]) -> str:
     return ".".join(parts)
 
 
-def _nearest(word: str, candidates: list[str]) -> str:
+def nearest(word: str, candidates: list[str]) -> str:
+    """`; did you mean CANDIDATE?`, or nothing where none is near."""
     matches = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
     return f"; did you mean {matches[0]}?" if matches else ""

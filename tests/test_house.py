@@ -17,6 +17,7 @@ TRAINING_LIBRARIES = {
     "keras",
     "matplotlib",
     "onnx",
+    "optuna",
     "pydantic",
     "sklearn",
     "tensorflow",

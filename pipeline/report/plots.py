@@ -81,10 +81,10 @@ def overlaid(
         values = [value for line in lines for value in line.y]
         if not is_share and min(values) > 0 and max(values) > WIDE * min(values):
             axes.set_yscale("log")
-        svg = _svg(axes, title)
+        text = svg(axes, title)
     for line in lines:  # a page has several pictures, and an id must be unique
-        svg = svg.replace(f'id="{line.css_class}"', f'class="{line.css_class}"')
-    return svg
+        text = text.replace(f'id="{line.css_class}"', f'class="{line.css_class}"')
+    return text
 
 
 def loss_curve(history: Sequence[dict[str, float]]) -> str:
@@ -134,7 +134,7 @@ def learning_rate_curve(
         else:
             axes.set_ylim(bottom=0)
         axes.legend()
-        return _svg(axes, "Learning rate by epoch, planned and taken")
+        return svg(axes, "Learning rate by epoch, planned and taken")
 
 
 def range_test_curve(points: Sequence[Point], suggestion: Suggestion | None) -> str:
@@ -160,7 +160,7 @@ def range_test_curve(points: Sequence[Point], suggestion: Suggestion | None) -> 
         axes.set_xlabel("learning rate")
         axes.set_ylabel("loss")
         axes.legend()
-        return _svg(axes, "Loss by learning rate, of each step and smoothed")
+        return svg(axes, "Loss by learning rate, of each step and smoothed")
 
 
 def reliability_diagram(bins: Sequence[dict[str, float]], title: str) -> str:
@@ -191,7 +191,7 @@ def reliability_diagram(bins: Sequence[dict[str, float]], title: str) -> str:
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1.02)
         axes.legend(loc="upper left")
-        return _svg(axes, f"Reliability diagram, {title}")
+        return svg(axes, f"Reliability diagram, {title}")
 
 
 def confusion_image(matrix: Sequence[Sequence[int]]) -> str:
@@ -204,7 +204,7 @@ def confusion_image(matrix: Sequence[Sequence[int]]) -> str:
         axes.set_xlabel("predicted class")
         axes.set_ylabel("true class")
         axes.figure.colorbar(picture, label="share of the true class")
-        return _svg(axes, "Confusion matrix")
+        return svg(axes, "Confusion matrix")
 
 
 def _curves(history: Sequence[dict[str, float]], name: str, label: str) -> str:
@@ -220,7 +220,7 @@ def _curves(history: Sequence[dict[str, float]], name: str, label: str) -> str:
                 epochs, [row[key] for row in history], color=color, label=title, marker=marker
             )
         axes.legend()
-        return _svg(axes, f"{name.capitalize()} by epoch, training and validation")
+        return svg(axes, f"{name.capitalize()} by epoch, training and validation")
 
 
 def _axes(label: str) -> Axes:
@@ -231,7 +231,7 @@ def _axes(label: str) -> Axes:
     return axes
 
 
-def _svg(axes: Axes, title: str) -> str:
+def svg(axes: Axes, title: str) -> str:
     """The figure as an `<svg>` element with a title for screen readers."""
     stream = io.StringIO()
     figure = axes.get_figure(root=True)

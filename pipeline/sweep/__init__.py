@@ -1,0 +1,1 @@
+"""A search over config keys: many short runs, judged on the validation split."""
