@@ -2,13 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from importlib import resources
-
-import jinja2
 
 from pipeline.compare import curves
 from pipeline.compare.figures import COLUMNS, best_of, differing, figures, same_loss
 from pipeline.compare.runs import ComparedRun
+from pipeline.report.rendering import render
 
 
 def page(runs: Sequence[ComparedRun]) -> str:
@@ -22,7 +20,8 @@ def page(runs: Sequence[ComparedRun]) -> str:
     for run in runs:
         images[run.fingerprint].append(run)
     differences = differing(runs)
-    return _template().render(
+    return render(
+        "comparison.html",
         runs=runs,
         columns=columns,
         values=values,
@@ -35,10 +34,3 @@ def page(runs: Sequence[ComparedRun]) -> str:
         dashes=curves.dashes,
         lines=curves.LINES,
     )
-
-
-def _template() -> jinja2.Template:
-    text = resources.files("pipeline.compare").joinpath("template.html").read_text("utf-8")
-    return jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string(text)

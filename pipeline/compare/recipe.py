@@ -19,7 +19,7 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.recipe import ConfigError, load_recipe, parse_mapping, resolve
 
-FOLDER = resources.files("pipeline.compare.recipes")
+FOLDER = resources.files("pipeline.comparisons")
 KEYS = ("recipe", "common", "runs")
 
 

@@ -52,7 +52,7 @@ def write_report(config: Config, run: RunDirectory) -> str:
     matrix = metrics["confusion_matrix"]
     bundle = run.bundle if run.bundle.is_file() else run.unverified_bundle
     page = render(
-        "template.html",
+        "run.html",
         name=run.path.resolve().name,
         run=run,
         manifest=manifest,
