@@ -30,6 +30,7 @@ from pipeline.training.callbacks import (
     Best,
     HistoryFile,
     LearningRate,
+    StopRules,
     TensorBoardLogs,
     WeightAverage,
 )
@@ -37,7 +38,6 @@ from pipeline.training.contrastive import SupervisedContrastive, contrastive_mod
 from pipeline.training.loop import Plan, Training
 from pipeline.training.optimizers import build_optimizer
 from pipeline.training.schedules import build_schedule
-from pipeline.training.stop_rules import StopRules
 
 
 @dataclass(frozen=True)

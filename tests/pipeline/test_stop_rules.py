@@ -5,8 +5,7 @@ import json
 import keras
 import pytest
 
-from pipeline.training import stop_rules
-from pipeline.training.stop_rules import StopRules
+from pipeline.training.callbacks import StopRules, stop_rules
 
 
 class Clock:

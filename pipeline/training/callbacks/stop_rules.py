@@ -5,7 +5,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from pipeline.training.callbacks import Figures, Stateful
+from pipeline.training.callbacks.stateful import Figures, Stateful
 
 
 class StopRules(Stateful):
