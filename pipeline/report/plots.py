@@ -133,7 +133,8 @@ def learning_rate_curve(
             axes.set_yscale("log")
         else:
             axes.set_ylim(bottom=0)
-        axes.legend()
+        # Within the axes it would cover lines: some schedules are everywhere.
+        axes.figure.legend(loc="outside upper center", ncols=2)
         return svg(axes, "Learning rate by epoch, planned and taken")
 
 
