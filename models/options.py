@@ -66,7 +66,7 @@ class CnnOptions(KernelOptions):
 
     name: Literal["cnn"] = "cnn"
     stem: Literal["none", "haar"] = "none"
-    """haar: fixed Haar wavelets first; sides are halved, channels become four."""
+    """haar: fixed Haar wavelets first, halved sides, four times the channels (Mallat 1989)."""
     filters: Annotated[list[Count], Field(min_length=1)] = [32, 64, 128]
     """Filters of each stage; the length is the number of stages."""
     convolutions: Count | list[Count] = 2

@@ -11,7 +11,14 @@ from typing import get_args
 
 from pydantic.fields import FieldInfo
 
-from models.options import INITIALIZERS, CnnOptions, Initializer, ModelOptions, Options
+from models.options import (
+    INITIALIZERS,
+    CnnOptions,
+    Initializer,
+    KernelOptions,
+    ModelOptions,
+    Options,
+)
 from pipeline.options.augment import AugmentOptions
 from pipeline.options.losses import CrossEntropyOptions, LossOptions
 from pipeline.options.optimizers import CLIPS, AdamwOptions, CommonOptions, OptimizerOptions
@@ -70,7 +77,10 @@ def methods() -> dict[str, list[Method]]:
         "Augmentation": [
             _field("augment", AugmentOptions, name) for name in AugmentOptions.model_fields
         ],
-        "Models": list(_forms("model", ModelOptions, Options)),
+        "Models": [
+            *_forms("model", ModelOptions, KernelOptions),
+            _field("model", CnnOptions, "stem"),
+        ],
     }
 
 

@@ -11,31 +11,31 @@ class AugmentOptions(Options):
     """Random changes to training images; a new draw for every image in every epoch."""
 
     crop_padding: int = Field(0, ge=0, le=256)
-    """Pad by so many pixels on each side, then cut the image's size out at random."""
+    """Pixels to pad each side by before the size is cut out at random (He et al. 2015)."""
     resized_crop: float = Field(0.0, ge=0, lt=1)
     """Cut a part out and enlarge it (Szegedy et al. 2015): share of the area that is left out."""
     horizontal_flip: bool = False
-    """Mirror left and right with probability 1/2."""
+    """Mirror left and right with probability 1/2 (Krizhevsky et al. 2012)."""
     vertical_flip: bool = False
-    """Mirror up and down with probability 1/2."""
+    """Mirror up and down with probability 1/2 (Dieleman et al. 2015)."""
     rotation: float = Field(0.0, ge=0, le=180)
-    """Rotate by an angle drawn from -rotation to +rotation, in degrees."""
+    """Largest angle of a rotation either way, in degrees (Simard et al. 2003)."""
     translation: float = Field(0.0, ge=0, lt=1)
-    """Move by up to this share of the sides, each way."""
+    """Largest move each way, as a share of the sides (Simard et al. 2003)."""
     zoom: float = Field(0.0, ge=0, lt=1)
-    """Enlarge or shrink by up to this share."""
+    """Largest share to enlarge or shrink by (Simard et al. 2003)."""
     brightness: float = Field(0.0, ge=0, le=1)
-    """Multiply by a factor drawn from 1 - brightness to 1 + brightness."""
+    """Multiply by a factor drawn from 1 - brightness to 1 + brightness (Howard 2013)."""
     contrast: float = Field(0.0, ge=0, le=1)
-    """Multiply the distance from the mean grey by a factor drawn likewise."""
+    """Multiply the distance from the mean grey by a factor drawn likewise (Howard 2013)."""
     saturation: float = Field(0.0, ge=0, le=1)
-    """Multiply the distance of each pixel from its grey by a factor drawn likewise; RGB alone."""
+    """Multiply the distance from each pixel's grey by a factor; RGB alone (Howard 2013)."""
     hue: float = Field(0.0, ge=0, le=0.5)
-    """Turn the hue by up to this share of the circle, either way; RGB alone."""
+    """Largest turn of the hue either way, share of the circle; RGB alone (Szegedy et al. 2015)."""
     trivial: bool = False
     """One of 14 operations at a strength drawn anew (TrivialAugment, Müller and Hutter 2021)."""
     noise: float = Field(0.0, ge=0, le=128)
-    """Deviation of Gaussian noise added to every value, in grey steps."""
+    """Deviation of Gaussian noise added to every value, in grey steps (Bishop 1995)."""
     erasing: float = Field(0.0, ge=0, le=1)
     """Probability of filling a rectangle with noise (random erasing, Zhong et al. 2017)."""
     mixup: float = Field(0.0, ge=0, le=10)

@@ -62,6 +62,7 @@ TELLING: dict[str, Any] = {
     "model.l2": 1e-4,
     "model.dropout": 0.2,
     "model.spatial_dropout": True,
+    "model.stem": "haar",
     "model.batch_normalization": False,
     "model.stochastic_depth": 0.3,
     "train.optimizer.weight_decay": 0.01,
@@ -81,6 +82,8 @@ ALSO: dict[str, dict[str, Any]] = {
     "model.spatial_dropout": {"model.dropout": 0.2},
     "model.stochastic_depth": {"model.name": "resnet", "model.depth": 8},
     "model.name: resnet": {"model.depth": 8},
+    "model.name: wide-resnet": {"model.depth": 10, "model.widening": 1},
+    "model.name: pretrained": {"model.weights": "none"},
     "train.pretraining.name: contrastive": {
         "train.pretraining.epochs": 1,
         "augment.rotation": 10,
