@@ -76,21 +76,33 @@ def _other(options: OtherOptimizerOptions, common: dict[str, Any]) -> keras.opti
             f"{options.optimizer!r}{_nearest(options.optimizer, known)}"
         )
     kind = known[options.optimizer]
-    own = [
-        name
+    own = {
+        name: parameter.default
         for name, parameter in inspect.signature(kind).parameters.items()
         if name not in (*common, *NOT_ITS_OWN) and parameter.kind is not parameter.VAR_KEYWORD
-    ]
-    for name in options.arguments:
+    }
+    for name, value in options.arguments.items():
         if name not in own:
             raise ConfigError(
                 f"train.optimizer.arguments: {options.optimizer} has {', '.join(own)}; got "
                 f"{name!r}{_nearest(name, own)}"
             )
+        if own[name] is not None and _kind(value) != _kind(own[name]):
+            raise ConfigError(
+                f"train.optimizer.arguments: {name}: expected {_kind(own[name])}, as {own[name]} "
+                f"is; got {value!r}"
+            )
     try:
         return kind(**common, **options.arguments)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"train.optimizer.arguments: {error}") from error
+
+
+def _kind(value: object) -> str:
+    """Keras takes whatever it is given, and fails or goes astray at the first step."""
+    if isinstance(value, bool):
+        return "true or false"
+    return "a number" if isinstance(value, int | float) else "a word"
 
 
 WRAPPERS = ("LossScaleOptimizer", "MultiOptimizer")

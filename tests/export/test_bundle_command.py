@@ -102,6 +102,7 @@ def test_ranges_and_endings(
         assert probabilities.max() > 0.5
 
 
+@pytest.mark.slow
 def test_the_command_tells_what_it_did(
     run_module: Callable[..., subprocess.CompletedProcess[str]],
     photos: Path, labels: Path, tmp_path: Path,

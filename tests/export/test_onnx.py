@@ -412,6 +412,7 @@ export(Config(), RunDirectory(Path(sys.argv[1])))
 """
 
 
+@pytest.mark.slow
 def test_two_exports_of_one_moment_are_equal_byte_for_byte(run_copy: Path) -> None:
     contents = []
     for seed in ("1", "2"):

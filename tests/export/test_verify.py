@@ -245,6 +245,7 @@ def test_a_failed_proof_takes_the_bundle_out_of_service(
     assert paths.unverified_bundle.exists()
 
 
+@pytest.mark.slow
 def test_a_tampered_int8_file_loses_its_name_and_the_float_bundle_stays(
     int8: Path, edit_graph: EditGraph
 ) -> None:
@@ -322,6 +323,7 @@ def test_int8_probabilities_that_mean_nothing_are_caught(
     assert names_of_failed(parity(int8)["int8"]["checks"]) == {"onnx", "batch", "server"}
 
 
+@pytest.mark.slow
 def test_int8_in_place_of_the_float_bundle_is_caught(int8: Path) -> None:
     shutil.copy(int8 / "model.int8.onnx", int8 / "model.onnx")
     with pytest.raises(ParityError):
@@ -342,6 +344,7 @@ def test_both_bundles_can_fail_at_once(int8: Path) -> None:
     assert not list(int8.glob("model.onnx")) + list(int8.glob("model.int8.onnx"))
 
 
+@pytest.mark.slow
 def test_the_stage_releases_the_float_bundle_where_int8_fails(
     int8: Path, edit_graph: EditGraph
 ) -> None:
@@ -475,7 +478,7 @@ def resized_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pipeline.run import main as run_pipeline
 
     run_dir = tmp_path_factory.mktemp("resized") / "run"
-    options = ["--prepare.image_size", "[12, 12]", "--train.epochs", "1", "--model.name", "lenet"]
+    options = ["--prepare.image_size", "[12, 12]", "--train.epochs", "2", "--model.name", "lenet"]
     assert run_pipeline(["--run-dir", str(run_dir), *options, "--quantize.enabled", "false"]) == 0
     return run_dir
 

@@ -259,6 +259,7 @@ def test_the_file_of_a_whole_classifier_will_do(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_imagenet_weights_of_efficientnet_keep_their_own_scale(tmp_path: Path, imagenet) -> None:
     """Keras divides by the root of ImageNet's deviations if it loads those weights itself, and not
     if they come from a file, which spoils them."""

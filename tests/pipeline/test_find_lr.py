@@ -341,6 +341,7 @@ def test_a_first_loss_that_is_no_number_is_one_line(
         main([*SMALL, "--output", str(tmp_path / "try")])
 
 
+@pytest.mark.slow
 def test_a_range_too_low_suggests_nothing_but_draws_the_curve(
     tmp_path: Path, run_module: RunModule
 ) -> None:

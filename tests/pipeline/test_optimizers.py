@@ -168,7 +168,8 @@ def test_weight_decay_is_decoupled_from_the_gradient(form: type[OptimizerOptions
         (["Optimizer"], "expected one of Adadelta, .*; got 'Optimizer'"),
         (["Nadam", "{beta1: 0.9}"], "Nadam has beta_1, beta_2, epsilon; got 'beta1'; did you mean"),
         (["Nadam", "{use_ema: true}"], "got 'use_ema'"),
-        (["Nadam", "{beta_1: much}"], "train.optimizer.arguments"),
+        (["Nadam", "{beta_1: much}"], "beta_1: expected a number, as 0.9 is; got 'much'"),
+        (["Nadam", "{beta_1: true}"], "beta_1: expected a number, as 0.9 is; got True"),
     ],
 )
 def test_other_optimizers_are_checked_by_their_signatures(

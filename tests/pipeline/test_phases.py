@@ -169,6 +169,7 @@ def test_the_contrastive_loss_is_that_of_the_paper() -> None:
     np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_features_learned_by_contrast_serve_the_last_layer(
     train_as: Callable[..., RunDirectory],
 ) -> None:

@@ -96,6 +96,7 @@ def test_the_run_directory_keeps_its_contract(trained_run: Path) -> None:
     assert json.loads((trained_run / "parity.json").read_bytes())["passed"] is True
 
 
+@pytest.mark.slow
 def test_the_same_command_skips_and_a_changed_option_reruns(run: Run, run_copy: Path) -> None:
     same = run("--run-dir", run_copy, "--train.epochs", "3", folder=run_copy.parent)
     assert same.returncode == 0, same.stderr

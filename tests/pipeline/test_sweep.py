@@ -101,6 +101,7 @@ def test_three_trials(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [path.name for path in sweep.trials.iterdir()] == ["0000"]
 
 
+@pytest.mark.slow
 def test_a_trial_alone_is_what_it_is_after_others(folder: Path) -> None:
     """Its config as a sweep of one trial, after a sweep of others in the same process."""
     space = write_space(
@@ -120,6 +121,7 @@ def test_a_trial_alone_is_what_it_is_after_others(folder: Path) -> None:
     assert histories[0] == histories[1]
 
 
+@pytest.mark.slow
 def test_trials_that_fail_do_not_end_the_sweep(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,6 +158,7 @@ def test_none_that_ends_well_is_a_bad_result(
     assert Path("sweeps/tiny/sweep.html").is_file()
 
 
+@pytest.mark.slow
 def test_poor_trials_are_pruned(folder: Path) -> None:
     space = write_space(
         folder,
@@ -171,6 +174,7 @@ def test_poor_trials_are_pruned(folder: Path) -> None:
     assert not sweep.trial(1).model.exists()
 
 
+@pytest.mark.slow
 def test_a_signal_saves_and_the_same_command_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
