@@ -82,3 +82,18 @@ def page(browser: "Browser") -> "Iterator[Page]":
     page.set_default_timeout(15_000)
     yield page
     page.close()
+
+
+@pytest.fixture
+def problems(page: "Page") -> list[str]:
+    """Everything the browser complains of, and every request that leaves the page."""
+    found: list[str] = []
+    page.on("console", lambda message: found.append(message.text))
+    page.on("pageerror", lambda error: found.append(str(error)))
+    page.on(
+        "request",
+        lambda request: (
+            None if request.url.startswith(("file:", "data:")) else found.append(request.url)
+        ),
+    )
+    return found

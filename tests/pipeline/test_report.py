@@ -10,21 +10,6 @@ from pipeline.report import plots
 from pipeline.report.page import most_confused
 
 
-@pytest.fixture
-def problems(page: Page) -> list[str]:
-    """Everything the browser complains of, and every request that leaves the page."""
-    found: list[str] = []
-    page.on("console", lambda message: found.append(message.text))
-    page.on("pageerror", lambda error: found.append(str(error)))
-    page.on(
-        "request",
-        lambda request: (
-            None if request.url.startswith(("file:", "data:")) else found.append(request.url)
-        ),
-    )
-    return found
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_is_complete(
     trained_run: Path, page: Page, problems: list[str], scheme: str

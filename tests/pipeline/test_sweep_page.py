@@ -65,21 +65,6 @@ MANY: list[Ending] = [
 ]
 
 
-@pytest.fixture
-def problems(page: Page) -> list[str]:
-    """Everything the browser complains of, and every request that leaves the page."""
-    found: list[str] = []
-    page.on("console", lambda message: found.append(message.text))
-    page.on("pageerror", lambda error: found.append(str(error)))
-    page.on(
-        "request",
-        lambda request: (
-            None if request.url.startswith(("file:", "data:")) else found.append(request.url)
-        ),
-    )
-    return found
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_is_complete(tmp_path: Path, page: Page, problems: list[str], scheme: str) -> None:
     sweep = sweep_with(tmp_path, MANY, objective="val_loss")

@@ -19,21 +19,6 @@ EVIL = "<img src=x onerror=document.title='owned'>"
 
 
 @pytest.fixture
-def problems(page: Page) -> list[str]:
-    """What the browser complains of, and every request that leaves the page."""
-    found: list[str] = []
-    page.on("console", lambda message: found.append(message.text))
-    page.on("pageerror", lambda error: found.append(str(error)))
-    page.on(
-        "request",
-        lambda request: (
-            None if request.url.startswith(("file:", "data:")) else found.append(request.url)
-        ),
-    )
-    return found
-
-
-@pytest.fixture
 def show(page: Page, tmp_path: Path) -> Callable[..., None]:
     """Compare runs and open the page."""
 
