@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from itertools import accumulate
 
-from pipeline.compare.runs import ComparedRun, Row
+from pipeline.compare.runs import ComparedRun
+from pipeline.history import Row
 from pipeline.report.plots import INK, Line, overlaid
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", INK, "#a67c00", "#3f94d1")

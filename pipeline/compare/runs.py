@@ -1,6 +1,5 @@
 """What a run directory tells, whether the run is finished or not. Nothing is written there."""
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,26 +8,11 @@ from typing import Any
 
 from export.run_directory import RunDirectory
 from pipeline.config import Config
+from pipeline.history import Row, read_history
 from pipeline.recipe import load_recipe, resolve
 from pipeline.run import EVALUATE, TRAIN
 from pipeline.stages import standing
 from serve.command import LockstepError
-
-CURVE_COLUMNS = (
-    "epoch",
-    "step",
-    "learning_rate",
-    "loss",
-    "accuracy",
-    "val_loss",
-    "val_accuracy",
-    "seconds",
-    "images_per_second",
-)
-"""What is read of history.csv."""
-COUNTS = ("epoch", "step")
-
-Row = dict[str, float]
 
 
 class CompareError(LockstepError):
@@ -43,7 +27,7 @@ class ComparedRun:
         name: of its own among those that it is compared with.
         state: in words, "finished" where all is well.
         is_finished: it is trained and measured on the test split.
-        history: a row for every epoch; keys are `CURVE_COLUMNS`.
+        history: a row for every epoch; keys are `HISTORY_COLUMNS`.
         training, metrics, quantization: the run's files of these names, where they are its own.
         fingerprint: of the prepared images and their splits, "" before that.
         source: what the images came from.
@@ -88,7 +72,7 @@ def read_run(path: Path, name: str) -> ComparedRun:
             "that python -m pipeline.run made"
         )
     config = resolve(load_recipe(str(run.config)), {}, origin=str(run.config))
-    history = _read_history(run.history) if run.history.is_file() else []
+    history = _read_history(run.history)
     manifest = _read_json(run.data / "manifest.json")
     trained, measured = standing(TRAIN, config, run), standing(EVALUATE, config, run)
     is_finished = "missing" not in (trained, measured)
@@ -135,31 +119,13 @@ def _names(places: Sequence[Path]) -> list[str]:
 
 
 def _read_history(path: Path) -> list[Row]:
-    with open(path, newline="", encoding="utf-8", errors="replace") as stream:
-        reader = csv.DictReader(stream, strict=True)
-        try:
-            missing = [key for key in CURVE_COLUMNS if key not in (reader.fieldnames or ())]
-            if missing:
-                raise CompareError(f"{path}: expected a column {missing[0]}; {REPAIR}")
-            return [_numbers(path, reader.line_num, row) for row in reader]
-        except csv.Error as error:
-            raise CompareError(f"{path}: after line {reader.line_num}: {error}; {REPAIR}") from None
+    try:
+        return read_history(path)
+    except ValueError as error:
+        raise CompareError(f"{path}: {error}; {REPAIR}") from None
 
 
 REPAIR = "the file is damaged: run its command again, or leave the run out"
-
-
-def _numbers(path: Path, line: int, row: dict[str, str | None]) -> Row:
-    numbers: Row = {}
-    for key in CURVE_COLUMNS:
-        try:
-            numbers[key] = (int if key in COUNTS else float)(row[key] or "")
-        except ValueError:
-            raise CompareError(
-                f"{path}: line {line}: expected a number as {key}, got {row[key] or 'nothing'!r}; "
-                f"{REPAIR}"
-            ) from None
-    return numbers
 
 
 def _read_json(path: Path) -> dict[str, Any]:

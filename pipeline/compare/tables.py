@@ -5,7 +5,8 @@ import io
 from collections.abc import Iterable, Sequence
 
 from pipeline.compare.figures import COLUMNS, Figure, differing, figures
-from pipeline.compare.runs import CURVE_COLUMNS, ComparedRun
+from pipeline.compare.runs import ComparedRun
+from pipeline.history import HISTORY_COLUMNS
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """A text that begins so is a formula to a spreadsheet (OWASP, CSV injection)."""
@@ -30,9 +31,9 @@ def runs_table(runs: Sequence[ComparedRun]) -> str:
 
 def curves_table(runs: Sequence[ComparedRun]) -> str:
     """curves.csv: the history of every run, with its name before each row."""
-    rows: list[list[Figure]] = [["run", *CURVE_COLUMNS]]
+    rows: list[list[Figure]] = [["run", *HISTORY_COLUMNS]]
     for run in runs:
-        rows += [[run.name, *(row[key] for key in CURVE_COLUMNS)] for row in run.history]
+        rows += [[run.name, *(row[key] for key in HISTORY_COLUMNS)] for row in run.history]
     return _csv(rows)
 
 

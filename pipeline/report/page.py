@@ -1,7 +1,6 @@
 """The stage `report`: everything a person wants to see of a run, in one HTML file."""
 
 import base64
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from export.prepared_data import PreparedData
 from export.run_directory import RunDirectory
 from pipeline.config import Config
+from pipeline.history import read_history
 from pipeline.recipe import to_yaml
 from pipeline.report import plots
 from pipeline.report.augmentation import what_training_saw
@@ -48,7 +48,7 @@ def write_report(config: Config, run: RunDirectory) -> str:
     parity = json.loads(run.parity.read_bytes())
     quantization = json.loads(run.quantization.read_bytes())
     calibration = metrics["calibration"]
-    history = read_history(run)
+    history = read_history(run.history)
     matrix = metrics["confusion_matrix"]
     bundle = run.bundle if run.bundle.is_file() else run.unverified_bundle
     page = render(
@@ -88,12 +88,6 @@ def write_report(config: Config, run: RunDirectory) -> str:
     )
     write_text(run.report, page)
     return f"{run.report}, {len(page) / 1e3:.0f} kB"
-
-
-def read_history(run: RunDirectory) -> list[dict[str, float]]:
-    """history.csv as numbers."""
-    with open(run.history, newline="") as stream:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
 
 
 def confident_mistakes(

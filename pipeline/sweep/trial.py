@@ -13,8 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from export.run_directory import RunDirectory
 from pipeline.config import Config
+from pipeline.history import read_history
 from pipeline.recipe import ConfigError, to_yaml
-from pipeline.report.page import read_history
 from pipeline.run import PREPARE, TRAIN
 from pipeline.stages import StageRunner
 from pipeline.sweep.directory import SweepDirectory
@@ -102,7 +102,7 @@ def _train(
         for stage in stages:
             runner.run(stage)
     best_epoch: int = json.loads(run.training.read_bytes())["best_epoch"]
-    return read_history(run)[best_epoch - 1][objective]
+    return read_history(run.history)[best_epoch - 1][objective]
 
 
 def tidy(study: Study, sweep: SweepDirectory, search: Search) -> None:

@@ -110,10 +110,12 @@ def read_by_training(config: Config) -> dict[str, Any]:
     tree = config.model_dump(include={"seed", "deterministic", "augment", "model", "train"})
     del tree["train"]["checkpoint_minutes"]
     model = config.model
-    if model.init_from:
-        tree["model"]["init_from"] = digest(model_file(model.init_from))
-    if isinstance(model, PretrainedOptions) and Path(model.weights).is_file():
-        tree["model"]["weights"] = digest(Path(model.weights))
+    files = {"init_from": model_file(model.init_from)} if model.init_from else {}
+    if isinstance(model, PretrainedOptions):
+        files["weights"] = Path(model.weights)
+    for name, file in files.items():
+        if file.is_file():
+            tree["model"][name] = digest(file)
     return tree
 
 

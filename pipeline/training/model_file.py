@@ -4,23 +4,12 @@ import hashlib
 from pathlib import Path
 
 from export.run_directory import RunDirectory
-from pipeline.recipe import ConfigError
 
 
 def model_file(origin: str) -> Path:
-    """The model that `model.init_from` names: that of a run directory, or a .keras file.
-
-    Raises:
-        ConfigError: there is none.
-    """
+    """Where the model is that `model.init_from` names: of a run directory, or a .keras file."""
     path = Path(origin)
-    file = RunDirectory(path).model if path.is_dir() else path
-    if not file.is_file():
-        raise ConfigError(
-            "model.init_from: expected a run directory with a trained model, or a .keras file; "
-            f"got {origin}"
-        )
-    return file
+    return RunDirectory(path).model if path.is_dir() else path
 
 
 def digest(file: Path) -> str:

@@ -18,6 +18,11 @@ def start_from(model: keras.Model, origin: str) -> str:
         ConfigError: there is no such model, or no layer of it fits.
     """
     file = model_file(origin)
+    if not file.is_file():
+        raise ConfigError(
+            "model.init_from: expected a run directory with a trained model, or a .keras file; "
+            f"got {origin}"
+        )
     theirs = dict(_layers(load_model(file)))
     taken, left = [], []
     for name, layer in _layers(model):

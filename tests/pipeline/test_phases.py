@@ -129,9 +129,11 @@ def test_without_a_layer_that_fits_there_is_no_warm_start(
 
 
 @pytest.mark.parametrize("origin", ["nowhere", "."])
-def test_a_warm_start_from_nowhere_is_refused(origin: str) -> None:
+def test_a_warm_start_from_nowhere_is_refused(
+    train_as: Callable[..., RunDirectory], origin: str
+) -> None:
     with pytest.raises(ConfigError, match="expected a run directory with a trained model"):
-        read_by_training(config_of(**{"model.init_from": origin}))
+        train_as("run", **{"model.init_from": origin})
 
 
 def test_another_model_at_the_same_place_is_another_training(

@@ -12,11 +12,12 @@ from playwright.sync_api import Page
 
 from export.run_directory import RunDirectory
 from pipeline.config import Config
+from pipeline.history import read_history
 from pipeline.options.schedules import ScheduleOptions
 from pipeline.recipe import load_recipe, resolve
 from pipeline.report import plots
 from pipeline.report.learning_rate import planned_rates
-from pipeline.report.page import read_history, write_report
+from pipeline.report.page import write_report
 from tests.pipeline.test_training import digits_config, train_in
 
 SCHEDULES: dict[str, dict[str, Any]] = {
@@ -59,7 +60,7 @@ def test_the_rates_that_were_taken_lie_on_the_planned_curve(
     planned = planned_rates(digits_config(**more), training)
     assert training["steps_per_epoch"] == 3
     assert len(planned) == 18
-    for row in read_history(run):
+    for row in read_history(run.history):
         assert row["learning_rate"] == pytest.approx(planned[int(row["step"]) - 1], rel=1e-5)
     if name in ("adaptive-cosine", "plateau"):
         assert training["rate_lowered_after"], "nothing was decided"
@@ -85,7 +86,7 @@ def test_frozen_epochs_come_first_and_a_limit_of_steps_cuts_the_plan_off(
     planned = planned_rates(digits_config(**more), training)
     assert len(planned) == 13
     assert planned[:6] == [0.01] * 6
-    rows = read_history(run)
+    rows = read_history(run.history)
     assert [row["step"] for row in rows] == [3, 6, 9, 12, 13]
     for row in rows:
         assert row["learning_rate"] == pytest.approx(planned[int(row["step"]) - 1], rel=1e-5)

@@ -12,8 +12,8 @@ from optuna.trial import TrialState
 
 from export.run_directory import RunDirectory
 from export.run_lock import claimed
+from pipeline.history import read_history
 from pipeline.recipe import ConfigError, dump_yaml, load_recipe, resolve
-from pipeline.report.page import read_history
 from pipeline.sweep.command import main, parse
 from pipeline.sweep.directory import SweepDirectory
 from pipeline.sweep.search import load_search
@@ -114,7 +114,7 @@ def test_a_trial_alone_is_what_it_is_after_others(folder: Path) -> None:
     assert main([other, "--run-dir", "alone"]) == 0
     both, alone = SweepDirectory(Path("both")), SweepDirectory(Path("alone"))
     assert figures(both)[1] == figures(alone)[0]
-    histories = [read_history(run) for run in (both.trial(1), alone.trial(0))]
+    histories = [read_history(run.history) for run in (both.trial(1), alone.trial(0))]
     for rows in histories:
         for row in rows:
             del row["seconds"], row["images_per_second"]

@@ -12,8 +12,9 @@ import pytest
 from export.run_directory import RunDirectory
 from export.serving_function import load_model
 from pipeline.config import Config
+from pipeline.history import HISTORY_COLUMNS
 from pipeline.recipe import ConfigError, load_recipe, resolve
-from pipeline.training.callbacks import HISTORY_COLUMNS, LearningRate
+from pipeline.training.callbacks import LearningRate
 from pipeline.training.train import train
 
 

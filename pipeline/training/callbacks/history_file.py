@@ -8,20 +8,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from pipeline.history import HISTORY_COLUMNS
 from pipeline.training.callbacks.stateful import Figures, Stateful
 from serve.atomic import write_text
-
-HISTORY_COLUMNS = (
-    "epoch",
-    "step",
-    "learning_rate",
-    "loss",
-    "accuracy",
-    "val_loss",
-    "val_accuracy",
-    "seconds",
-    "images_per_second",
-)
 
 
 class HistoryFile(Stateful):

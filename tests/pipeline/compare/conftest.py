@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from export.run_directory import RunDirectory
-from pipeline.compare.runs import CURVE_COLUMNS
 from pipeline.config import Config
+from pipeline.history import HISTORY_COLUMNS
 from pipeline.recipe import resolve, to_yaml
 from pipeline.run import EVALUATE, PREPARE, TRAIN
 from pipeline.stages import StageRunner
@@ -32,13 +32,13 @@ def history(epochs: int, accuracy: float) -> list[dict[str, float]]:
             1.5 + epoch / 7,
             2000.0 + epoch,
         )
-        rows.append(dict(zip(CURVE_COLUMNS, (*values, *rest), strict=True)))
+        rows.append(dict(zip(HISTORY_COLUMNS, (*values, *rest), strict=True)))
     return rows
 
 
 def write_history(path: Path, rows: list[dict[str, float]]) -> None:
     with open(path, "w", newline="") as stream:
-        writer = csv.DictWriter(stream, CURVE_COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(stream, HISTORY_COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

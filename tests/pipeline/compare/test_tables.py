@@ -13,8 +13,9 @@ import pytest
 
 from pipeline.compare.command import main
 from pipeline.compare.figures import COLUMNS, best_of, differing, figures
-from pipeline.compare.runs import CURVE_COLUMNS, ComparedRun, CompareError, read_runs
+from pipeline.compare.runs import ComparedRun, CompareError, read_runs
 from pipeline.compare.tables import curves_table, runs_table
+from pipeline.history import HISTORY_COLUMNS
 from pipeline.recipe import ConfigError
 
 MakeRun = Callable[..., Path]
@@ -139,7 +140,7 @@ def test_what_is_no_number_is_not_the_best(make_run: MakeRun, unfinished: MakeRu
     path = unfinished()
     lines = (path / "history.csv").read_text().splitlines()
     cells = lines[1].split(",")
-    cells[CURVE_COLUMNS.index("val_accuracy")] = "nan"
+    cells[HISTORY_COLUMNS.index("val_accuracy")] = "nan"
     (path / "history.csv").write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]))
     run, done = read_runs([path, make_run("done")])
     assert figures(run)["best_epoch"] == 3
