@@ -4,6 +4,7 @@ import inspect
 import urllib.request
 import warnings
 from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -91,6 +92,13 @@ def test_no_family_is_left_out() -> None:
     modules = {value.__module__.rpartition(".")[2] for value in applications().values()}
     assert modules == set(FAMILIES)
     assert len(applications()) >= 38
+
+
+@pytest.fixture(autouse=True)
+def _forgotten() -> Iterator[None]:
+    """Some of these networks take gigabytes."""
+    yield
+    keras.utils.clear_session()
 
 
 @pytest.mark.parametrize(
