@@ -3,8 +3,8 @@
 import inspect
 import urllib.request
 import warnings
-from functools import partial
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import h5py
