@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from models.haar import haar
-from models.kernels import kernel
+from models.kernels import kernel, regularizer
 from models.options import CnnOptions
 
 
@@ -57,9 +57,7 @@ def build_core(image_shape: tuple[int, int, int], classes: int, options: CnnOpti
         )(x)
         if options.dropout:
             x = layers.Dropout(options.dropout, name=f"dense{number}_dropout")(x)
-    logits = layers.Dense(
-        classes, kernel_regularizer=kernel(options)["kernel_regularizer"], name="logits"
-    )(x)
+    logits = layers.Dense(classes, kernel_regularizer=regularizer(options), name="logits")(x)
     return keras.Model(inputs, logits, name="core")
 
 

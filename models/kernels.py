@@ -24,7 +24,7 @@ def kernel(options: KernelOptions) -> dict[str, Any]:
     """Arguments of one layer. An initializer that two layers share would begin both alike."""
     return {
         "kernel_initializer": _initializer(options),
-        "kernel_regularizer": _regularizer(options),
+        "kernel_regularizer": regularizer(options),
     }
 
 
@@ -41,7 +41,8 @@ def _initializer(options: KernelOptions) -> keras.initializers.Initializer:
     return keras.initializers.VarianceScaling(variance * (scale or 1.0) ** 2, mode, distribution)
 
 
-def _regularizer(options: KernelOptions) -> keras.regularizers.Regularizer | None:
+def regularizer(options: KernelOptions) -> keras.regularizers.Regularizer | None:
+    """The penalty on a kernel."""
     if options.l1 or options.l2:
         return keras.regularizers.L1L2(options.l1, options.l2)
     return None

@@ -56,12 +56,23 @@ class StopSignals:
     @contextmanager
     def deferred(self) -> Iterator[None]:
         """Within the block it waits; whoever works there calls `check` when it suits."""
-        self._can_wait = True
+        before, self._can_wait = self._can_wait, True
         try:
             yield
         finally:
-            self._can_wait = False
-        self.check()
+            self._can_wait = before
+        if not before:
+            self.check()
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within the block it raises Stopped, even if what is around the block lets it wait."""
+        before, self._can_wait = self._can_wait, False
+        try:
+            self.check()
+            yield
+        finally:
+            self._can_wait = before
 
     def check(self) -> None:
         """Raises Stopped: a signal came."""

@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from export.run_lock import InUseError, claimed
 from pipeline.options.training import MONITORS
 from pipeline.recipe import ConfigError
+from pipeline.stopping import stop_signals
 from pipeline.sweep.directory import SweepDirectory
 from pipeline.sweep.search import HyperbandOptions, MedianOptions, NoPrunerOptions, Search
 from pipeline.sweep.space import draw, grid
@@ -78,6 +79,7 @@ class Study:
         """
         with ExitStack() as claims:
             while not (trial := self._take(claims)) and not self.is_done():
+                stop_signals.check()
                 time.sleep(POLL_SECONDS)  # the last ones are at work elsewhere, or were
             yield trial
 

@@ -17,6 +17,7 @@ from pipeline.history import read_history
 from pipeline.recipe import ConfigError, to_yaml
 from pipeline.run import PREPARE, TRAIN
 from pipeline.stages import StageRunner
+from pipeline.stopping import stop_signals
 from pipeline.sweep.directory import SweepDirectory
 from pipeline.sweep.images import prepare_images
 from pipeline.sweep.search import Search
@@ -92,7 +93,8 @@ def _train(
         open(run.path / "log.txt", "a", encoding="utf-8", buffering=1) as log,
         redirect_stdout(log),
     ):
-        prepared = prepare_images(config, sweep)
+        with stop_signals.at_once():  # it may take long, and is done again
+            prepared = prepare_images(config, sweep)
         if not run.stages.is_file():
             write_text(run.stages, prepared.stages.read_text("utf-8"))
         if not run.data.exists():

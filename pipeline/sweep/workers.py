@@ -28,13 +28,15 @@ def work(sweep: SweepDirectory, search: Search) -> None:
     import_tensorflow()
     from pipeline.sweep.trial import run_trial, tidy
 
-    while True:
-        with study.next_trial() as trial:
-            if trial is None:
-                return
-            run_trial(study, sweep, search, trial)
-            tidy(study, sweep, search)
-            print(describe_end(study, search, trial.number), flush=True)
+    with stop_signals.deferred():  # not in the middle of what the storage does
+        while True:
+            with study.next_trial() as trial:
+                if trial is None:
+                    return
+                run_trial(study, sweep, search, trial)
+                tidy(study, sweep, search)
+                print(describe_end(study, search, trial.number), flush=True)
+            stop_signals.check()
 
 
 def work_in_processes(sweep: SweepDirectory, search: Search, count: int) -> None:

@@ -51,6 +51,33 @@ def test_a_signal_within_a_block_that_never_checks_counts_after_it() -> None:
     assert done == ["all"]
 
 
+def test_a_block_within_a_block_ends_nothing_early() -> None:
+    signals = StopSignals()
+    done = []
+    with pytest.raises(Stopped), signals.received(), signals.deferred():
+        with signals.deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+        done.append("the outer block")
+    assert done == ["the outer block"]
+
+
+@pytest.mark.parametrize("moment", ["before", "within"])
+def test_what_may_be_broken_off_is(moment: str) -> None:
+    signals = StopSignals()
+    done = []
+    with pytest.raises(Stopped), signals.received(), signals.deferred():
+        if moment == "before":
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+            done.append("deferred")
+        with signals.at_once():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+            done.append("too late")
+    assert done == ["deferred"] * (moment == "before")
+
+
 def test_an_error_within_the_block_is_not_hidden() -> None:
     signals = StopSignals()
     with pytest.raises(ZeroDivisionError), signals.received(), signals.deferred():
