@@ -53,12 +53,14 @@ def serving(bundle: Path, *, largest: int) -> Iterator["Server"]:
         "timeout": TIMEOUT,
     }
     arguments = [f"--{name}={value}" for name, value in options.items()]
+    arguments.append("--until-stdin-ends")  # it must not outlive a proof that is killed
     with (
         tempfile.TemporaryDirectory() as folder,
         subprocess.Popen(
             command("serve.http", f"{MODEL}={bundle.resolve()}", *arguments),
             cwd=folder,
             env=environment(),
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             encoding="utf-8",

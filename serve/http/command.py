@@ -8,8 +8,11 @@ curl --data-binary @shoe.jpg localhost:8000/predict
 import argparse
 import asyncio
 import logging
+import os
+import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 
 import uvloop
@@ -61,6 +64,9 @@ def _parser() -> CommandParser:
     add("--drain-delay", metavar="SECONDS", type=_delay, default=0.0,
         help="serve on for so long after SIGTERM while not ready, so that a balancer can send "
              "requests elsewhere (default: 0)")  # fmt: skip
+    add("--until-stdin-ends", action="store_true",
+        help="end as after SIGTERM when standard input does: for a program that starts this one "
+             "over a pipe and may be killed")  # fmt: skip
     add = parser.add_argument_group("models").add_argument
     add("--versions", metavar="POLICY", type=read_policy, default=Policy(),
         help="latest, latest:N, all, or numbers: 1,3 (default: latest)")  # fmt: skip
@@ -154,6 +160,8 @@ def main(arguments: list[str] | None = None) -> int:
     if is_worker():
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(Worker().run(settings))
+    if options.until_stdin_ends:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
     catalogue(settings.sources)
     tls_context(settings)
     with bind(settings.host, settings.port) as listener:
@@ -169,6 +177,13 @@ def main(arguments: list[str] | None = None) -> int:
             return runner.run(
                 run(settings, listener=listener, ready=lambda address, _: _announce(address))
             )
+
+
+def _end_with_stdin() -> None:
+    """Whoever held the other end is gone, however it went."""
+    while sys.stdin.buffer.read(2**16):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def _supervise(

@@ -3,6 +3,9 @@
 import http.client
 import json
 import socket
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from numpy.typing import NDArray
 from export import server_client
 from export.examples import PathError
 from export.prepared_data import PreparedData
+from export.processes import environment
 from export.server_client import AnswerError
 from export.server_process import BATCH, Server, serving
 from serve.classifier import Classifier
@@ -121,6 +125,33 @@ def test_the_server_is_gone_after_the_block(bundle: Path) -> None:
     for address in addresses:
         with pytest.raises(ConnectionRefusedError):
             http.client.HTTPConnection(address, timeout=10).connect()
+
+
+STARTER = """
+import sys, time
+from pathlib import Path
+from export.server_process import serving
+
+with serving(Path(sys.argv[1]), largest=2**20) as server:
+    print(server.address, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_server_is_gone_when_who_started_it_is_killed(bundle: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", STARTER, str(bundle)],
+        env=environment(), stdout=subprocess.PIPE, text=True,
+    ) as starter:  # fmt: skip
+        assert starter.stdout
+        host, _, port = starter.stdout.readline().strip().partition(":")
+        socket.create_connection((host, int(port))).close()
+        starter.kill()
+    end = time.monotonic() + 30
+    with pytest.raises(ConnectionRefusedError):
+        while time.monotonic() < end:
+            socket.create_connection((host, int(port))).close()
+            time.sleep(0.05)
 
 
 def test_a_bundle_that_cannot_be_served_is_told(tmp_path: Path) -> None:
