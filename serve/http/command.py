@@ -181,7 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _end_with_stdin() -> None:
     """Whoever held the other end is gone, however it went."""
-    while sys.stdin.buffer.read(2**16):
+    while os.read(0, 2**16):  # not through sys.stdin, whose lock would hold up the exit
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 
