@@ -62,15 +62,14 @@ def training_batches(
         A dataset of (uint8 `[batch, height, width, channels]`, float32 targets `[batch, classes]`),
         one-hot unless images are mixed.
     """
-    steps = steps_per_epoch(len(examples), batch_size)
 
     def batch_of(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        epoch, start = step // steps, step % steps * batch_size
-        places = tf.range(start, tf.minimum(start + batch_size, len(examples)))
-        images, targets = augmented(examples, places, seed, epoch, augmentation)
+        epoch, start, end = _batch(step, examples, batch_size)
+        images, targets = augmented(examples, tf.range(start, end), seed, epoch, augmentation)
         return mix(images, targets, batch_seed(seed, step), augmentation)
 
-    return _map(tf.data.Dataset.range(first_step, steps * epochs), batch_of, threads)
+    steps = epochs * steps_per_epoch(len(examples), batch_size)
+    return _map(tf.data.Dataset.range(first_step, steps), batch_of, threads)
 
 
 def training_parts(
@@ -90,11 +89,11 @@ def training_parts(
         A dataset of (images, targets, float32 share of the batch's images, whether it is the last
         part of its batch).
     """
-    steps, parts = steps_per_epoch(len(examples), batch_size), -(-batch_size // part_size)
+    parts = -(-batch_size // part_size)
 
     def part_of(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
         step, part = number // parts, number % parts
-        epoch, start, end = step // steps, *_bounds(step)
+        epoch, start, end = _batch(step, examples, batch_size)
         first = start + part * part_size
         last = tf.minimum(first + part_size, end)
         # Mixing takes the image before each; that of a batch's first is its last one.
@@ -105,15 +104,12 @@ def training_parts(
         share = tf.cast(last - first, tf.float32) / tf.cast(end - start, tf.float32)
         return images[1:], targets[1:], share, last == end
 
-    def _bounds(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        start = step % steps * batch_size
-        return start, tf.minimum(start + batch_size, len(examples))
-
     def is_there(number: tf.Tensor) -> tf.Tensor:
-        start, end = _bounds(number // parts)
+        _, start, end = _batch(number // parts, examples, batch_size)
         return start + number % parts * part_size < end
 
-    numbers = tf.data.Dataset.range(first_step * parts, steps * epochs * parts)
+    steps = epochs * steps_per_epoch(len(examples), batch_size)
+    numbers = tf.data.Dataset.range(first_step * parts, steps * parts)
     return _map(numbers.filter(is_there), part_of, threads)
 
 
@@ -128,16 +124,16 @@ def training_views(
     threads: int | None = None,
 ) -> tf.data.Dataset:
     """The batches of `training_batches`, unmixed, each followed by itself augmented once more."""
-    steps = steps_per_epoch(len(examples), batch_size)
 
     def batch_of(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        epoch, start = step // steps, step % steps * batch_size
-        places = tf.range(start, tf.minimum(start + batch_size, len(examples)))
+        epoch, start, end = _batch(step, examples, batch_size)
+        places = tf.range(start, end)
         views = [augmented(examples, places, seed, epoch, augmentation, view) for view in (0, 1)]
         images, targets = (tf.concat(parts, axis=0) for parts in zip(*views, strict=True))
         return images, targets
 
-    return _map(tf.data.Dataset.range(first_step, steps * epochs), batch_of, threads)
+    steps = epochs * steps_per_epoch(len(examples), batch_size)
+    return _map(tf.data.Dataset.range(first_step, steps), batch_of, threads)
 
 
 def evaluation_batches(examples: Examples, *, batch_size: int) -> tf.data.Dataset:
@@ -191,6 +187,15 @@ def batch_seed(seed: int, step: tf.Tensor) -> tf.Tensor:
     """int64 `[2]`: what is drawn for a batch as a whole, by (seed, step)."""
     ours = tf.stack([tf.constant(seed, tf.int64), tf.constant(1, tf.int64)])
     return tf.random.experimental.stateless_fold_in(ours, step)
+
+
+def _batch(
+    step: tf.Tensor, examples: Examples, batch_size: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The epoch of a step, and the first place of its batch in the epoch's order and the end."""
+    steps = steps_per_epoch(len(examples), batch_size)
+    start = step % steps * batch_size
+    return step // steps, start, tf.minimum(start + batch_size, len(examples))
 
 
 def _gather(examples: Examples, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import os
 from contextlib import redirect_stdout
 
@@ -14,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from export.run_directory import RunDirectory
 from pipeline.config import Config
 from pipeline.history import read_history
-from pipeline.recipe import ConfigError, to_yaml
+from pipeline.recipe import to_yaml
 from pipeline.run import PREPARE, TRAIN
 from pipeline.stages import StageRunner
 from pipeline.stopping import stop_signals
@@ -46,8 +45,6 @@ class Watcher(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         value, done = (logs or {})[self._objective], epoch + 1
-        if not math.isfinite(value):
-            raise ConfigError(f"{self._objective} is {value} after epoch {done}")
         if done not in self._reported:  # a training that goes on repeats the epoch it was in
             self._trial.report(value, done)
         if done < self._epochs and self._trial.should_prune():

@@ -77,15 +77,15 @@ class Position:
 
 
 class NotFiniteError(Exception):
-    """The loss is no number any more.
+    """The loss, or a weight, is no number any more.
 
-    Attributes:
+    Args:
+        what: which of them, as a sentence.
         learning_rate: that of the step.
     """
 
-    def __init__(self, learning_rate: float) -> None:
-        super().__init__(f"the loss is not finite, at a learning rate of {learning_rate:.3g}")
-        self.learning_rate = learning_rate
+    def __init__(self, what: str, learning_rate: float) -> None:
+        super().__init__(f"{what}, at a learning rate of {learning_rate:.3g}")
 
 
 class Training:
@@ -133,12 +133,18 @@ class Training:
         self._callbacks.on_train_begin()
 
     def state(self) -> State:
-        """All that the steps to come depend on."""
+        """All that the steps to come depend on.
+
+        Raises:
+            NotFiniteError: a weight is no number any more: nothing could come of such a state.
+        """
         arrays = {
             f"{group}/{number:05}": np.asarray(variable)
             for group, variables in self._variables().items()
             for number, variable in enumerate(variables)
         }
+        if not all(np.isfinite(weight).all() for weight in self._model.get_weights()):
+            raise NotFiniteError("the weights are no longer finite numbers", self._learning_rate())
         for name, callback in self._stateful.items():
             for number, array in enumerate(callback.arrays()):
                 arrays[f"{name}/{number:05}"] = array
@@ -174,7 +180,7 @@ class Training:
                 state may be taken. What it raises ends the loop.
 
         Raises:
-            NotFiniteError: the loss is no number any more.
+            NotFiniteError: the loss, or a weight, is no number any more.
         """
         position, plan = self.position, self.plan
         self._validated.call = between
@@ -188,6 +194,7 @@ class Training:
             figures = self._judged.evaluate(
                 plan.validation, callbacks=self._callbacks, verbose=0, return_dict=True
             )
+            self._check(figures["loss"])
             figures = {f"val_{name}": float(value) for name, value in figures.items()}
             self._callbacks.on_epoch_end(position.epoch, {**(position.figures or {}), **figures})
             position.epoch, position.step, position.figures = position.epoch + 1, 0, None
@@ -209,13 +216,19 @@ class Training:
             logs = step(batches)
             position.step += 1
             self._callbacks.on_train_batch_end(position.step - 1, logs)
-            if not math.isfinite(logs["loss"]):
-                raise NotFiniteError(float(model.optimizer.learning_rate))
+            self._check(logs["loss"])
             if position.step < steps:
                 between()
         results = model.get_metrics_result()
         position.figures = {name: float(value) for name, value in results.items()}
         between()
+
+    def _check(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise NotFiniteError("the loss is no longer a finite number", self._learning_rate())
+
+    def _learning_rate(self) -> float:
+        return float(self._model.optimizer.learning_rate)
 
     def _variables(self) -> dict[str, list[keras.Variable]]:
         model = self._model

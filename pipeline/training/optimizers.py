@@ -1,6 +1,5 @@
 """Keras optimizers from their options."""
 
-import difflib
 import inspect
 from typing import Any
 
@@ -16,7 +15,7 @@ from pipeline.options.optimizers import (
     RmspropOptions,
     SgdOptions,
 )
-from pipeline.recipe import ConfigError
+from pipeline.recipe import ConfigError, nearest
 
 
 def build_optimizer(options: OptimizerOptions) -> keras.optimizers.Optimizer:
@@ -73,7 +72,7 @@ def _other(options: OtherOptimizerOptions, common: dict[str, Any]) -> keras.opti
     if options.optimizer not in known:
         raise ConfigError(
             f"train.optimizer.optimizer: expected one of {', '.join(sorted(known))}; got "
-            f"{options.optimizer!r}{_nearest(options.optimizer, known)}"
+            f"{options.optimizer!r}{nearest(options.optimizer, list(known))}"
         )
     kind = known[options.optimizer]
     own = {
@@ -85,7 +84,7 @@ def _other(options: OtherOptimizerOptions, common: dict[str, Any]) -> keras.opti
         if name not in own:
             raise ConfigError(
                 f"train.optimizer.arguments: {options.optimizer} has {', '.join(own)}; got "
-                f"{name!r}{_nearest(name, own)}"
+                f"{name!r}{nearest(name, list(own))}"
             )
         if own[name] is not None and _kind(value) != _kind(own[name]):
             raise ConfigError(
@@ -111,8 +110,3 @@ NOT_ITS_OWN = (
     *("loss_scale_factor", "gradient_accumulation_steps"),
 )
 """Arguments that are options of the training, not of an optimizer."""
-
-
-def _nearest(word: str, candidates: Any) -> str:
-    matches = difflib.get_close_matches(word, candidates, n=1)
-    return f"; did you mean {matches[0]}?" if matches else ""

@@ -120,8 +120,7 @@ def _run_to_the_end(
             training.run(between)
     except NotFiniteError as error:
         raise ConfigError(
-            f"training stopped at {_place(training)}: the loss is no longer a finite number, "
-            f"at a learning rate of {error.learning_rate:.3g}; lower "
+            f"training stopped at {_place(training)}: {error}; lower "
             "--train.optimizer.learning_rate and start over with --fresh"
         ) from error
 

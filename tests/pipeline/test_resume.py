@@ -47,6 +47,8 @@ EVERYTHING_WITH_STATE: dict[str, Any] = {
     "augment.crop_padding": 1,
 }
 
+SGD, RMSPROP = {"name": "sgd"}, {"name": "rmsprop"}
+
 
 def config_of(**more: object) -> Config:
     return resolve(load_recipe("digits"), {**EVERYTHING_WITH_STATE, **more})
@@ -338,6 +340,25 @@ def test_a_damaged_state_falls_back_to_the_one_before(
     assert "continues after epoch 2 of 4" in output.out
     assert_same(run, uninterrupted)
     assert logged(run) == logged(uninterrupted)
+
+
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [
+        ({"train.batch_size": "full", "train.optimizer": SGD | {"learning_rate": 1e38}}, "loss"),
+        ({"train.optimizer": RMSPROP | {"learning_rate": 3e38}}, "weights"),
+    ],
+    ids=["in validation", "in the middle of an epoch"],
+)
+def test_a_state_that_leads_nowhere_is_not_written(
+    more: dict[str, Any], what: str, new_run: Callable[[str], RunDirectory]
+) -> None:
+    """The loss of a step is finite, and what the step left is of no use."""
+    run = new_run("run")
+    with pytest.raises(ConfigError, match=f"in epoch 1 of 4: the {what} "):
+        train(config_of(**{"train.checkpoint_minutes": 1e-9, **more}), run)
+    for state in run.checkpoints.glob("*.npz"):
+        assert all(np.isfinite(array).all() for array in read_state(state).arrays.values())
 
 
 def test_without_any_whole_state_nothing_is_guessed(
