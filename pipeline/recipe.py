@@ -33,30 +33,41 @@ class ConfigError(LockstepError):
 
 def recipe_names() -> list[str]:
     """The recipes that come with the package."""
-    return sorted(
-        item.name.removesuffix(".yaml")
-        for item in resources.files("pipeline.recipes").iterdir()
-        if item.name.endswith(".yaml")
-    )
+    return packaged_names("pipeline.recipes")
 
 
 def load_recipe(name: str) -> dict[str, Any]:
     """The plain values of a recipe: one that comes with the package, or a YAML file."""
-    if name in recipe_names():
-        text = resources.files("pipeline.recipes").joinpath(f"{name}.yaml").read_text("utf-8")
-        return parse_mapping(text, name)
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") and path.is_file():
-        return parse_mapping(_read_text(path), name)
-    hint = nearest(name, recipe_names())
-    raise ConfigError(
-        f"no recipe {name!r}{hint}; expected one of {', '.join(recipe_names())}, or a YAML file"
-    )
+    return load_yaml(name, "pipeline.recipes", "recipe")
 
 
-def _read_text(path: Path) -> str:
+def packaged_names(package: str) -> list[str]:
+    """The YAML files of a package, without their ending."""
+    files = (Path(item.name) for item in resources.files(package).iterdir())
+    return sorted(file.stem for file in files if file.suffix == ".yaml")
+
+
+def load_yaml(name: str, package: str, kind: str) -> dict[str, Any]:
+    """A mapping from a YAML file: one of a package by its name alone, or any other by its path.
+
+    Args:
+        kind: what it is called in errors.
+
+    Raises:
+        ConfigError: there is no such file, or it holds no mapping.
+    """
+    names, path = packaged_names(package), Path(name)
+    if name in names:
+        return parse_mapping(
+            resources.files(package).joinpath(f"{name}.yaml").read_text("utf-8"), name
+        )
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        raise ConfigError(
+            f"no {kind} {name!r}{nearest(name, names)}; expected one of {', '.join(names)}, "
+            "or a YAML file"
+        )
     try:
-        return path.read_text("utf-8")
+        return parse_mapping(path.read_text("utf-8"), name)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: expected UTF-8 text: {error}") from None
 

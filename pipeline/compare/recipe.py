@@ -12,14 +12,11 @@ Defaults of the tree < recipe < common < the run's own < command line.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config
-from pipeline.recipe import ConfigError, load_recipe, parse_mapping, resolve
+from pipeline.recipe import ConfigError, load_recipe, load_yaml, packaged_names, resolve
 
-FOLDER = resources.files("pipeline.comparisons")
 KEYS = ("recipe", "common", "runs")
 
 
@@ -38,8 +35,7 @@ class Comparison:
 
 def comparison_names() -> list[str]:
     """The comparison recipes that come with the package."""
-    names = (Path(item.name) for item in FOLDER.iterdir())
-    return sorted(name.stem for name in names if name.suffix == ".yaml")
+    return packaged_names("pipeline.comparisons")
 
 
 def load_comparison(name: str, overrides: Mapping[str, Any]) -> Comparison:
@@ -51,7 +47,7 @@ def load_comparison(name: str, overrides: Mapping[str, Any]) -> Comparison:
     Raises:
         ConfigError: names the recipe, and the run whose options do not fit.
     """
-    values = parse_mapping(_read(name), name)
+    values = load_yaml(name, "pipeline.comparisons", "comparison recipe")
     unknown = [key for key in values if key not in KEYS]
     if unknown:
         raise ConfigError(f"{name}: unknown key {unknown[0]}; expected {', '.join(KEYS)}")
@@ -80,21 +76,6 @@ def load_comparison(name: str, overrides: Mapping[str, Any]) -> Comparison:
 
 NAME = re.compile(r"(?!comparison\.|curves\.)[A-Za-z0-9][\w.-]*", re.ASCII)
 """Of a run; the page and the tables lie beside the runs' directories."""
-
-
-def _read(name: str) -> str:
-    if name in comparison_names():
-        return FOLDER.joinpath(f"{name}.yaml").read_text("utf-8")
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml") or not path.is_file():
-        raise ConfigError(
-            f"no comparison recipe {name!r}; expected one of {', '.join(comparison_names())}, or a "
-            "YAML file"
-        )
-    try:
-        return path.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: expected UTF-8 text: {error}") from None
 
 
 def _base(values: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from optuna.trial import FrozenTrial
@@ -14,8 +12,8 @@ from pipeline.config import Config
 from pipeline.recipe import (
     ConfigError,
     load_recipe,
-    nearest,
-    parse_mapping,
+    load_yaml,
+    packaged_names,
     recipe_names,
     resolve,
     validated,
@@ -129,11 +127,7 @@ class Search:
 
 def space_names() -> list[str]:
     """The spaces that come with the package."""
-    return sorted(
-        item.name.removesuffix(".yaml")
-        for item in resources.files("pipeline.spaces").iterdir()
-        if item.name.endswith(".yaml")
-    )
+    return packaged_names("pipeline.spaces")
 
 
 def load_search(
@@ -149,7 +143,7 @@ def load_search(
         ConfigError: there is no such file, or something in it is wrong.
     """
     overrides = overrides or {}
-    options = validated(SearchOptions, _load(name), name)
+    options = validated(SearchOptions, load_yaml(name, "pipeline.spaces", "space"), name)
     for key in overrides:
         if key in options.space:
             raise ConfigError(f"{key}: expected a value or a search, got --{key} and space: {key}")
@@ -172,20 +166,4 @@ def load_search(
         space=space,
         objective=options.objective or base.train.monitor,
         trials=wanted if points is None else min(wanted, points),
-    )
-
-
-def _load(name: str) -> dict[str, Any]:
-    if name in space_names():
-        text = resources.files("pipeline.spaces").joinpath(f"{name}.yaml").read_text("utf-8")
-        return parse_mapping(text, name)
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") and path.is_file():
-        try:
-            return parse_mapping(path.read_text("utf-8"), name)
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{name}: expected UTF-8 text: {error}") from None
-    hint = nearest(name, space_names())
-    raise ConfigError(
-        f"no space {name!r}{hint}; expected one of {', '.join(space_names())}, or a YAML file"
     )

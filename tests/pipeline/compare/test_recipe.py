@@ -8,7 +8,7 @@ import pytest
 from models.options import CnnOptions
 from pipeline.compare.command import main
 from pipeline.compare.command_line import parse
-from pipeline.compare.recipe import FOLDER, comparison_names, load_comparison
+from pipeline.compare.recipe import comparison_names, load_comparison
 from pipeline.options.optimizers import AdamOptions, SgdOptions
 from pipeline.recipe import ConfigError, load_recipe, resolve
 
@@ -96,7 +96,7 @@ def test_what_is_wrong_is_said_before_anything_is_made(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--recipe", "optimisers"], "no comparison recipe 'optimisers'; expected one of"),
+        (["--recipe", "optimisers"], "no comparison recipe 'optimisers'; did you mean optimizers?; expected one of"),
         (["--recipe", "optimizers", "--train.optimizer.beta_1", "0.8"],
          "run sgd: train.optimizer.beta_1: no option of the chosen train.optimizer.name"),
         (["--recipe", "optimizers", "--train.epoch", "3"], "did you mean --train.epochs?"),
@@ -135,7 +135,8 @@ def test_where_the_runs_live() -> None:
 @pytest.mark.parametrize("name", comparison_names())
 def test_every_published_recipe_is_explained(name: str) -> None:
     """Its header has its command, and the rest of the file arrives in the configs."""
-    text = FOLDER.joinpath(f"{name}.yaml").read_text("utf-8")
+    folder = Path(__file__).parents[3] / "pipeline" / "comparisons"
+    text = (folder / f"{name}.yaml").read_text("utf-8")
     header = [line.removeprefix("#").strip() for line in text.splitlines() if line[:1] == "#"]
     commands = [line for line in header if line.startswith("python -m pipeline.compare")]
     request = parse(shlex.split(commands[0])[3:])
