@@ -2,24 +2,18 @@
 
 import csv
 import json
-import os
 import random
-import re
 import signal
-import subprocess
-import sys
-import threading
 import time
 from pathlib import Path
-from queue import Empty, SimpleQueue
 
 import numpy as np
 import pytest
 
 from export.serving_function import load_model
 from serve.atomic import remove
+from tests.pipeline.followed_command import FollowedCommand
 
-ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("prepare", "train", "evaluate", "export", "quantize", "verify", "report")
 OUTPUTS = {
     "prepare": "data",
@@ -51,46 +45,9 @@ SCHEDULES = {
 }
 
 
-class Command:
-    """A run in a process of its own, followed by what it prints."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self.output: list[str] = []
-        self._lines: SimpleQueue[str | None] = SimpleQueue()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.run", "--recipe", "chaos.yaml", *arguments],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "SOURCE_DATE_EPOCH": "1700000000"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        assert self.process.stdout
-        with self.process.stdout as stream:
-            for line in stream:
-                self.output.append(line.rstrip("\n"))
-                self._lines.put(line)
-        self._lines.put(None)
-
-    def wait_for(self, pattern: str, seconds: float = 120) -> str | None:
-        """The first line in which it is found; None if the process ends before."""
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                line = self._lines.get(timeout=max(0.0, end - time.monotonic()))
-            except Empty:
-                raise AssertionError(f"no {pattern!r} in {self.output}") from None
-            if line is None:
-                self._lines.put(None)  # it is still so for whoever asks next
-            if line is None or re.search(pattern, line):
-                return line
-
-    def end(self, seconds: float = 300) -> int:
-        self.wait_for("^$ never", seconds)
-        return self.process.wait(30)
+def run_chaos(folder: Path, *arguments: str) -> FollowedCommand:
+    words = ("pipeline.run", "--recipe", "chaos.yaml", *arguments)
+    return FollowedCommand(*words, folder=folder, SOURCE_DATE_EPOCH="1700000000")
 
 
 @pytest.fixture(scope="module", params=list(SCHEDULES))
@@ -102,7 +59,7 @@ def schedule(request: pytest.FixtureRequest) -> str:
 def uninterrupted(schedule: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted")
     (folder / "chaos.yaml").write_text(CONFIG.replace("SCHEDULE", SCHEDULES[schedule]))
-    command = Command(folder)
+    command = run_chaos(folder)
     assert command.end() == 0, command.output
     run = folder / "runs" / "chaos"
     lowered = json.loads((run / "training.json").read_bytes())["rate_lowered_after"]
@@ -154,7 +111,7 @@ def test_kills_change_nothing(folder: Path, uninterrupted: Path, plan: dict[str,
         wanted = len(hit) + kills
         while len(hit) < wanted:
             remove(run / OUTPUTS[target])  # if it was done in time, it is done again
-            command = Command(folder)
+            command = run_chaos(folder)
             assert command.wait_for(rf"^{target} +\.\.\.$"), command.output
             time.sleep(generator.uniform(0, seconds[target]))
             command.process.kill()
@@ -164,7 +121,7 @@ def test_kills_change_nothing(folder: Path, uninterrupted: Path, plan: dict[str,
                 assert command.process.returncode == 0, command.output
                 assert_same(run, uninterrupted)
     assert set(plan) <= set(hit), hit
-    command = Command(folder)
+    command = run_chaos(folder)
     assert command.end() == 0, command.output
     assert_same(run, uninterrupted)
 
@@ -172,7 +129,7 @@ def test_kills_change_nothing(folder: Path, uninterrupted: Path, plan: dict[str,
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["adaptive-cosine"], indirect=True)
 def test_a_signal_saves_and_says_how_to_continue(folder: Path, uninterrupted: Path) -> None:
-    command = Command(folder)
+    command = run_chaos(folder)
     command.wait_for(r"^Epoch 4/8")
     started = time.monotonic()
     command.process.terminate()
@@ -184,13 +141,13 @@ def test_a_signal_saves_and_says_how_to_continue(folder: Path, uninterrupted: Pa
         "stopped by SIGTERM: what is finished is kept; to continue: "
         "python -m pipeline.run --recipe chaos.yaml"
     )
-    other = Command(folder, "--train.epochs", "9")
+    other = run_chaos(folder, "--train.epochs", "9")
     assert other.end() == 2
     assert "unfinished" in other.output[-1]
     assert "train.epochs 8 -> 9" in other.output[-1]
-    again = Command(folder)
+    again = run_chaos(folder)
     assert again.wait_for("continues after")
-    second = Command(folder)
+    second = run_chaos(folder)
     assert second.end() == 2
     assert "another process is at work in this run" in second.output[-1]
     assert again.end() == 0, again.output
@@ -200,11 +157,11 @@ def test_a_signal_saves_and_says_how_to_continue(folder: Path, uninterrupted: Pa
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["adaptive-cosine"], indirect=True)
 def test_a_fresh_start_forgets_the_unfinished_training(folder: Path) -> None:
-    command = Command(folder)
+    command = run_chaos(folder)
     command.wait_for(r"^Epoch 4/8")
     command.process.terminate()
     assert command.end() == 143
-    command = Command(folder, "--train.epochs", "1", "--train.frozen_epochs", "0", "--fresh")
+    command = run_chaos(folder, "--train.epochs", "1", "--train.frozen_epochs", "0", "--fresh")
     assert command.end() == 0, command.output
     assert not any("continues" in line for line in command.output)
     assert len(history_of(folder / "runs" / "chaos")) == 1

@@ -3,14 +3,9 @@
 import csv
 import os
 import random
-import re
 import signal
-import subprocess
-import sys
-import threading
 import time
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import pytest
@@ -19,8 +14,8 @@ from optuna.trial import TrialState
 from pipeline.sweep.directory import SweepDirectory
 from pipeline.sweep.search import load_search
 from pipeline.sweep.study import Study
+from tests.pipeline.followed_command import FollowedCommand
 
-ROOT = Path(__file__).resolve().parents[2]
 TRIALS = 20
 SPACE = """
 recipe: digits
@@ -38,49 +33,14 @@ space:
 """
 
 
-class Command:
-    """A sweep in a process group of its own, followed by what it prints."""
-
+class Sweep(FollowedCommand):
     def __init__(self, folder: Path, *arguments: str) -> None:
-        self.output: list[str] = []
-        self._lines: SimpleQueue[str | None] = SimpleQueue()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.sweep", "space.yaml", *arguments],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        assert self.process.stdout
-        with self.process.stdout as stream:
-            for line in stream:
-                self.output.append(line.rstrip("\n"))
-                self._lines.put(line)
-        self._lines.put(None)
-
-    def wait_for(self, pattern: str, seconds: float = 240) -> None:
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                line = self._lines.get(timeout=max(0.0, end - time.monotonic()))
-            except Empty:
-                raise AssertionError(f"no {pattern!r} in {self.output}") from None
-            assert line is not None, self.output
-            if re.search(pattern, line):
-                return
+        super().__init__("pipeline.sweep", "space.yaml", *arguments, folder=folder)
 
     def kill(self) -> None:
         """All of its processes at once."""
         os.killpg(self.process.pid, signal.SIGKILL)
         assert self.process.wait(30) == -signal.SIGKILL
-
-    def end(self, seconds: float = 500) -> int:
-        return self.process.wait(seconds)
 
     def workers(self) -> list[int]:
         """The processes that train."""
@@ -141,14 +101,14 @@ def test_a_sweep_killed_three_times_is_the_one_that_was_not(
 ) -> None:
     other = tmp_path_factory.mktemp("uninterrupted")
     (other / "space.yaml").write_text(SPACE)
-    whole = Command(other)
+    whole = Sweep(other)
     generator = random.Random(6)
     for number in (1, 7, 13):
-        command = Command(folder)
-        command.wait_for(rf"^trial +{number} ")
+        command = Sweep(folder)
+        assert command.wait_for(rf"^trial +{number} "), command.output
         time.sleep(generator.uniform(0, 2))
         command.kill()
-    command = Command(folder)
+    command = Sweep(folder)
     assert command.end() == 0, command.output
     assert whole.end() == 0, whole.output
     assert_none_lost_or_doubled(folder, TRIALS)
@@ -162,14 +122,14 @@ def test_a_sweep_killed_three_times_is_the_one_that_was_not(
 @pytest.mark.slow
 def test_two_workers_share_the_trials_whatever_ends_one_of_them(folder: Path) -> None:
     arguments = ("--workers", "2", "--trials", "12")
-    command = Command(folder, *arguments)
-    command.wait_for(r"^trial +\d+ ")
+    command = Sweep(folder, *arguments)
+    assert command.wait_for(r"^trial +\d+ "), command.output
     first, _ = command.workers()
     os.kill(first, signal.SIGKILL)
-    command.wait_for(r" 8 left")
+    assert command.wait_for(r" 8 left"), command.output
     command.kill()
-    command = Command(folder, *arguments)
-    command.wait_for(r" [3-5] left")
+    command = Sweep(folder, *arguments)
+    assert command.wait_for(r" [3-5] left"), command.output
     command.process.send_signal(signal.SIGTERM)
     assert command.end(60) == 143, command.output
     assert "Traceback" not in "\n".join(command.output)
@@ -177,19 +137,19 @@ def test_two_workers_share_the_trials_whatever_ends_one_of_them(folder: Path) ->
         "stopped by SIGTERM: what is finished is kept; to continue: "
         "python -m pipeline.sweep space.yaml --workers 2 --trials 12"
     )
-    command = Command(folder, *arguments)
-    command.wait_for(r" [1-2] left")
+    command = Sweep(folder, *arguments)
+    assert command.wait_for(r" [1-2] left"), command.output
     command.process.kill()  # its workers find out by themselves
     assert command.process.wait(30) == -signal.SIGKILL
-    command = Command(folder, *arguments)
+    command = Sweep(folder, *arguments)
     assert command.end() == 0, command.output
     assert_none_lost_or_doubled(folder, 12)
 
 
 @pytest.mark.slow
 def test_workers_that_all_end_are_an_error(folder: Path) -> None:
-    command = Command(folder, "--workers", "2")
-    command.wait_for(r"^trial +\d+ ")
+    command = Sweep(folder, "--workers", "2")
+    assert command.wait_for(r"^trial +\d+ "), command.output
     for worker in command.workers():
         os.kill(worker, signal.SIGKILL)
     assert command.end(60) == 2
@@ -199,17 +159,12 @@ def test_workers_that_all_end_are_an_error(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_the_best_recipe_runs(folder: Path) -> None:
-    command = Command(folder, "--trials", "2")
+    command = Sweep(folder, "--trials", "2")
     assert command.end() == 0, command.output
     recipe = str(sweep_in(folder).best)
-    end = subprocess.run(
-        [sys.executable, "-m", "pipeline.run", "--recipe", recipe, "--quantize.enabled", "false"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert end.returncode == 0, end.stderr
+    words = ("pipeline.run", "--recipe", recipe, "--quantize.enabled", "false")
+    run = FollowedCommand(*words, folder=folder)
+    assert run.end() == 0, run.output
     assert (folder / "runs" / "best" / "model.onnx").is_file()
     best = study_in(folder).best()
     assert best is not None

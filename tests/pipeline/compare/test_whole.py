@@ -5,7 +5,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +12,10 @@ import numpy as np
 import pytest
 
 from export.serving_function import load_model
+from tests.pipeline.followed_command import FollowedCommand
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[3]
 RECIPE = """
 common:
   model: {name: cnn, filters: [8, 8], convolutions: 1}
@@ -97,22 +96,11 @@ def test_a_signal_saves_and_the_same_command_continues(
 ) -> None:
     (tmp_path / "mine.yaml").write_text(RECIPE.replace(INFINITE, ""))
     arguments = ["--recipe", "mine.yaml", "--run-dir", "out", "--train.epochs", "3"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.compare", *arguments],
-        cwd=tmp_path,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout
-    output = []
-    with process.stdout:
-        for line in process.stdout:
-            output.append(line.rstrip())
-            if "adam (2 of 2)" in output and line.startswith("Epoch 2/3"):
-                process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 143, output
+    command = FollowedCommand("pipeline.compare", *arguments, folder=tmp_path)
+    assert command.wait_for(r"^adam \(2 of 2\)") and command.wait_for(r"^Epoch 2/3")
+    command.process.send_signal(signal.SIGTERM)
+    assert command.end() == 143, command.output
+    output = command.output
     assert any("saved after" in line for line in output), output
     assert output[-1] == (
         "stopped by SIGTERM: what is finished is kept; to continue: "
