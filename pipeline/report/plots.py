@@ -89,12 +89,12 @@ def overlaid(
 
 def loss_curve(history: Sequence[dict[str, float]]) -> str:
     """Training and validation loss by epoch."""
-    return _curves(history, "loss", "cross-entropy")
+    return _curves(history, "loss")
 
 
 def accuracy_curve(history: Sequence[dict[str, float]]) -> str:
     """Training and validation accuracy by epoch."""
-    return _curves(history, "accuracy", "accuracy")
+    return _curves(history, "accuracy")
 
 
 def learning_rate_curve(
@@ -208,10 +208,10 @@ def confusion_image(matrix: Sequence[Sequence[int]]) -> str:
         return svg(axes, "Confusion matrix")
 
 
-def _curves(history: Sequence[dict[str, float]], name: str, label: str) -> str:
+def _curves(history: Sequence[dict[str, float]], name: str) -> str:
     epochs = [row["epoch"] for row in history]
     with matplotlib.rc_context(STYLE):
-        axes = _axes(label)
+        axes = _axes(name)
         marker = "o" if len(epochs) == 1 else ""
         for key, title, color in (
             (name, "training", TRAIN),
