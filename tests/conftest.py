@@ -21,6 +21,11 @@ ROOT = Path(__file__).resolve().parents[1]
 RunModule = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first: of two processes, one would be left with it in the end."""
+    items.sort(key=lambda item: item.path.name != "test_recipes_whole.py")
+
+
 @pytest.fixture(scope="session")
 def run_module() -> RunModule:
     """Run `python -m MODULE ARGUMENTS` in a folder, in the environment of a user."""
