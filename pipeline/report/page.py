@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from export.prepared_data import PreparedData
 from export.run_directory import RunDirectory
 from pipeline.config import Config
-from pipeline.history import read_history
+from pipeline.history import PRETRAINING_COLUMNS, read_history
 from pipeline.recipe import to_yaml
 from pipeline.report import plots
 from pipeline.report.augmentation import what_training_saw
@@ -49,6 +49,7 @@ def write_report(config: Config, run: RunDirectory) -> str:
     quantization = json.loads(run.quantization.read_bytes())
     calibration = metrics["calibration"]
     history = read_history(run.history)
+    pretraining = read_history(run.pretraining, PRETRAINING_COLUMNS)
     matrix = metrics["confusion_matrix"]
     bundle = run.bundle if run.bundle.is_file() else run.unverified_bundle
     page = render(
@@ -66,6 +67,7 @@ def write_report(config: Config, run: RunDirectory) -> str:
             calibration["after"]["bins"], "with the temperature"
         ),
         bundle_size=bundle.stat().st_size,
+        pretraining_curve=plots.pretraining_curve(pretraining) if pretraining else None,
         loss_curve=plots.loss_curve(history),
         accuracy_curve=plots.accuracy_curve(history),
         schedule=config.train.schedule,

@@ -92,6 +92,11 @@ def loss_curve(history: Sequence[dict[str, float]]) -> str:
     return _curves(history, "loss")
 
 
+def pretraining_curve(history: Sequence[dict[str, float]]) -> str:
+    """Contrastive loss of training and validation by epoch."""
+    return _curves(history, "loss", "contrastive loss")
+
+
 def accuracy_curve(history: Sequence[dict[str, float]]) -> str:
     """Training and validation accuracy by epoch."""
     return _curves(history, "accuracy")
@@ -208,10 +213,11 @@ def confusion_image(matrix: Sequence[Sequence[int]]) -> str:
         return svg(axes, "Confusion matrix")
 
 
-def _curves(history: Sequence[dict[str, float]], name: str) -> str:
+def _curves(history: Sequence[dict[str, float]], name: str, label: str = "") -> str:
+    label = label or name
     epochs = [row["epoch"] for row in history]
     with matplotlib.rc_context(STYLE):
-        axes = _axes(name)
+        axes = _axes(label)
         marker = "o" if len(epochs) == 1 else ""
         for key, title, color in (
             (name, "training", TRAIN),
@@ -221,7 +227,7 @@ def _curves(history: Sequence[dict[str, float]], name: str) -> str:
                 epochs, [row[key] for row in history], color=color, label=title, marker=marker
             )
         axes.legend()
-        return svg(axes, f"{name.capitalize()} by epoch, training and validation")
+        return svg(axes, f"{label.capitalize()} by epoch, training and validation")
 
 
 def _axes(label: str) -> Axes:

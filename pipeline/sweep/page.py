@@ -51,6 +51,7 @@ def write_page(study: Study, sweep: SweepDirectory, search: Search) -> None:
         history=plots.history(trials, search),
         by_epoch=plots.epochs(trials, search),
         importances=_importances(study, trials, names),
+        least=LEAST_FOR_IMPORTANCES,
         slices=plots.slices(trials, search),
         columns=[names[key] for key in search.space],
         rows=[_row(trial, search) for trial in by_value(trials, search.objective)],

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page
 
+from export.run_directory import RunDirectory
+from pipeline.recipe import load_recipe, resolve
 from pipeline.report import plots
-from pipeline.report.page import most_confused
+from pipeline.report.page import most_confused, write_report
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -53,10 +55,6 @@ def test_the_page_fits_a_telephone(trained_run: Path, page: Page) -> None:
 
 def test_names_from_outside_are_escaped(run_copy: Path, page: Page, problems: list[str]) -> None:
     """A class may be called anything that a folder may be called."""
-    from export.run_directory import RunDirectory
-    from pipeline.recipe import load_recipe, resolve
-    from pipeline.report.page import write_report
-
     evil = "<script>document.title='owned'</script>"
     for name in ("metrics.json", "data/manifest.json"):
         path = run_copy / name
@@ -65,6 +63,20 @@ def test_names_from_outside_are_escaped(run_copy: Path, page: Page, problems: li
     page.goto((run_copy / "report.html").as_uri())
     assert page.title() != "owned"
     assert page.locator("th", has_text=evil).count() > 0
+    assert problems == []
+
+
+def test_a_pretraining_has_a_curve(run_copy: Path, page: Page, problems: list[str]) -> None:
+    run = RunDirectory(run_copy)
+    run.pretraining.write_text(
+        "epoch,step,learning_rate,loss,val_loss,seconds,images_per_second\n"
+        "1,21,0.1,4.5,5.1,1.5,900\n"
+        "2,42,0.01,4.2,4.9,1.4,950\n"
+    )
+    write_report(resolve(load_recipe("digits"), {}), run)
+    page.goto(run.report.as_uri())
+    assert page.get_by_label("Contrastive loss by epoch").is_visible()
+    assert page.locator("svg.plot").count() == 6
     assert problems == []
 
 
