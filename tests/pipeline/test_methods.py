@@ -83,6 +83,7 @@ ALSO: dict[str, dict[str, Any]] = {
     "model.stochastic_depth": {"model.name": "resnet", "model.depth": 8},
     "model.name: resnet": {"model.depth": 8},
     "model.name: wide-resnet": {"model.depth": 10, "model.widening": 1},
+    "model.name: fast": {"model.widths": [16, 32, 32]},
     "model.name: pretrained": {
         "model.weights": "none",
         "train.optimizer.learning_rate": 0.01,

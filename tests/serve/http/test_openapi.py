@@ -487,7 +487,7 @@ def check_server(server: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "examples", [8, pytest.param(300, marks=pytest.mark.slow)], ids=["few", "many"]
+    "examples", [8, pytest.param(150, marks=pytest.mark.slow)], ids=["few", "many"]
 )
 def test_schemathesis_finds_nothing(models: Any, tmp_path: Path, examples: int) -> None:
     url = f"{models.url}/openapi.json"
@@ -530,7 +530,7 @@ def exact() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "examples", [30, pytest.param(2000, marks=pytest.mark.slow)], ids=["few", "many"]
+    "examples", [30, pytest.param(1000, marks=pytest.mark.slow)], ids=["few", "many"]
 )
 def test_what_the_schema_allows_is_answered(models: Any, tmp_path: Path, examples: int) -> None:
     """Nothing right gets 400 or 422, and nothing wrong gets 200."""
