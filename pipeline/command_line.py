@@ -1,7 +1,6 @@
 """Command lines with one option for every key of the config tree, and that of `pipeline.run`."""
 
 import argparse
-import difflib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pipeline.recipe import (
     ConfigError,
     leaves,
     load_recipe,
+    nearest,
     option_forms,
     parse_value,
     recipe_names,
@@ -113,9 +113,8 @@ def parse_known(parser: CommandParser, arguments: list[str] | None) -> argparse.
     if unknown:
         known = [name for action in parser._actions for name in action.option_strings]
         word = unknown[0].split("=")[0]
-        nearest = [name for name in known if name == f"{word}.name"]
-        nearest += difflib.get_close_matches(word, known, n=1)
-        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        choice = f"{word}.name"
+        hint = nearest(choice if choice in known else word, known)
         raise ConfigError(f"unknown argument {unknown[0]}{hint}")
     return options
 
@@ -123,6 +122,12 @@ def parse_known(parser: CommandParser, arguments: list[str] | None) -> argparse.
 def add_config_options(parser: CommandParser) -> None:
     """One option for every key of the config tree."""
     _add_options(parser, parser.add_argument_group("config"), Config, "")
+
+
+def accept_config_options(parser: CommandParser) -> None:
+    """The same without a word of them in the help, where that is about something else."""
+    for key, field in dict(leaves()).items():
+        _add(parser, key, field.annotation, argparse.SUPPRESS)
 
 
 def read_overrides(options: argparse.Namespace) -> dict[str, Any]:
@@ -202,7 +207,7 @@ def _add_choice(
         _add(group, f"{key}.{name}", option.annotation, f"{option.description} ({note})")
 
 
-def _add(group: argparse._ArgumentGroup, key: str, annotation: Any, text: str) -> None:
+def _add(group: argparse._ActionsContainer, key: str, annotation: Any, text: str) -> None:
     alone: dict[str, Any] = {"nargs": "?", "const": "true"} if annotation is bool else {}
     group.add_argument(
         f"--{key}",

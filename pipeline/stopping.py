@@ -23,8 +23,13 @@ class Stopped(BaseException):
         self.exit_code = 128 + number
 
     def say_how_to_continue(self, module: str, arguments: list[str] | None) -> None:
-        """Print the command that goes on; `arguments` of None are those of this process."""
-        again = shlex.join(sys.argv[1:] if arguments is None else arguments)
+        """Print the command that goes on, and does not begin anew.
+
+        Args:
+            arguments: None for those of this process.
+        """
+        words = sys.argv[1:] if arguments is None else arguments
+        again = shlex.join(word for word in words if word != "--fresh")
         print(
             f"{self}: what is finished is kept; to continue: python -m {module} {again}",
             file=sys.stderr,

@@ -29,7 +29,8 @@ def _scheduled(options: TrainOptions, training: dict[str, Any], steps: int) -> l
     schedule, peak = options.schedule, options.optimizer.learning_rate
     steps_per_epoch = training["steps_per_epoch"]
     if isinstance(schedule, AdaptiveCosineOptions | PlateauOptions):
-        first, lowered = options.frozen_epochs, training["rate_lowered_after"]
+        first = options.frozen_epochs
+        lowered = [item["epoch"] for item in training["rate_decisions"] if item["lowered"]]
         rates = [
             _decided(schedule, peak, epoch - first, sum(epoch >= after for after in lowered))
             for epoch in range(first, training["epochs"])

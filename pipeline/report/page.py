@@ -76,7 +76,7 @@ def write_report(config: Config, run: RunDirectory) -> str:
             training["steps_per_epoch"],
             [(int(row["step"]), row["learning_rate"]) for row in history],
             decided=[
-                (item["epoch"], "lowered" if item.get("lowered", True) else "kept")
+                (item["epoch"], "lowered" if item["lowered"] else "kept")
                 for item in training["rate_decisions"]
             ],
         ),

@@ -5,10 +5,10 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from export.run_directory import RunDirectory
 from export.run_lock import claimed
+from pipeline.command_line import accept_config_options, parse_known, read_overrides
 from pipeline.data import sources
 from pipeline.options.training import MONITORS
 from pipeline.recipe import (
@@ -16,9 +16,6 @@ from pipeline.recipe import (
     differing_keys,
     dump_yaml,
     fingerprint,
-    leaves,
-    nearest,
-    parse_value,
 )
 from pipeline.stopping import Stopped, stop_signals
 from pipeline.sweep.directory import SweepDirectory
@@ -80,12 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         with stop_signals.received():
             return _run(invocation)
     except Stopped as stopped:
-        words = sys.argv[1:] if arguments is None else arguments
-        again = shlex.join(word for word in words if word != "--fresh")
-        print(
-            f"{stopped}: what is finished is kept; to continue: python -m pipeline.sweep {again}",
-            file=sys.stderr,
-        )
+        stopped.say_how_to_continue("pipeline.sweep", arguments)
         return stopped.exit_code
 
 
@@ -95,19 +87,8 @@ def parse(arguments: list[str] | None = None) -> Invocation:
     Raises:
         ConfigError: whatever is wrong with them.
     """
-    parser = _parser()
-    options, unknown = parser.parse_known_args(arguments)
-    known = [name for action in parser._actions for name in action.option_strings]
-    if unknown:
-        word = unknown[0].split("=")[0]
-        raise ConfigError(f"unknown argument {word}{nearest(word, known)}")
-    keys = {key for key, _ in leaves()}
-    overrides = {
-        key: text if key == "data" else parse_value(text, f"--{key}")
-        for key, text in vars(options).items()
-        if key in keys
-    }
-    search = load_search(options.space, overrides, trials=options.trials)
+    options = parse_known(_parser(), arguments)
+    search = load_search(options.space, read_overrides(options), trials=options.trials)
     name = Path(options.space).stem
     return Invocation(
         search,
@@ -144,11 +125,7 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--fresh", action="store_true", help="forget the sweep that is there and start over"
     )
-    for key, field in dict(leaves()).items():
-        flag: dict[str, Any] = {"nargs": "?", "const": "true"} if field.annotation is bool else {}
-        parser.add_argument(
-            f"--{key}", dest=key, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **flag
-        )
+    accept_config_options(parser)
     return parser
 
 

@@ -1,5 +1,6 @@
 """Losses from their options: of logits `[batch, classes]` and targets that sum to 1."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,7 +59,7 @@ def class_weights(options: LossOptions, counts: Sequence[int]) -> NDArray[np.flo
     return np.asarray(given, np.float32) / np.float32(mean)
 
 
-class _Weighted(keras.losses.Loss):
+class _Weighted(keras.losses.Loss, ABC):
     """The mean over a batch of each image's loss, times the weight of its target's classes."""
 
     def __init__(self, weights: NDArray[np.float32] | None, label_smoothing: float = 0.0) -> None:
@@ -74,8 +75,9 @@ class _Weighted(keras.losses.Loss):
             return losses
         return losses * ops.sum(y_true * self._weights, axis=-1)
 
+    @abstractmethod
     def of_each(self, targets: Any, logits: Any) -> Any:
-        raise NotImplementedError
+        """Of each image, before it is weighed: `[batch]`."""
 
 
 class CrossEntropy(_Weighted):

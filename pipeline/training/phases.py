@@ -59,7 +59,6 @@ class Phases:
         all: in order.
         best, history, rules: of the classifier, over all its phases.
         steps_per_epoch: of the classifier's training.
-        lowered_after: epochs after which a schedule that adapts lowered the rate.
         decisions: what such a schedule decided, as its callback has it.
     """
 
@@ -90,10 +89,6 @@ class Phases:
         self.steps_per_epoch = rest.steps_per_epoch
         if rest.steps > 0:
             self.all.append(Phase("training", lambda: self._train(rest)))
-
-    @property
-    def lowered_after(self) -> list[int]:
-        return getattr(self._rate, "lowered_after", [])
 
     @property
     def decisions(self) -> list[dict[str, Any]]:

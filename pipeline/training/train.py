@@ -69,7 +69,6 @@ def train(
             best_epoch=best.epoch + 1,
             monitor=config.train.monitor,
             best_value=best.value,
-            rate_lowered_after=phases.lowered_after,
             rate_decisions=phases.decisions,
             ended_by=phases.rules.reason,
             seconds=round(seconds, 1),

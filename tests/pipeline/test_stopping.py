@@ -26,6 +26,17 @@ def test_a_signal_stops_at_once(number: int, code: int) -> None:
     assert signal.getsignal(number) is before
 
 
+def test_the_command_that_continues_does_not_begin_anew(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["--fresh", "--data", "folder:my photos"]
+    Stopped(signal.SIGTERM).say_how_to_continue("pipeline.run", arguments)
+    assert capsys.readouterr().err == (
+        "stopped by SIGTERM: what is finished is kept; to continue: "
+        "python -m pipeline.run --data 'folder:my photos'\n"
+    )
+
+
 def test_a_signal_waits_for_a_good_moment() -> None:
     signals = StopSignals()
     done = []

@@ -52,7 +52,7 @@ class AdaptiveCosine(Stateful):
         self.decisions: list[dict[str, Any]] = []
 
     def on_epoch_begin(self, epoch: int, logs: Figures | None = None) -> None:
-        scale = self._factor ** len(self.lowered_after)
+        scale = self._factor ** self._times_lowered()
         self.model.optimizer.learning_rate = cosine_annealing(
             len(self._epochs),
             highest=self._highest * scale,
@@ -66,16 +66,14 @@ class AdaptiveCosine(Stateful):
             self._judge(epoch + 1)
             self._epochs = []
 
-    @property
-    def lowered_after(self) -> list[int]:
-        """Epochs, counted from 1, after which the bounds fell."""
-        return [cycle["epoch"] for cycle in self.decisions if cycle["lowered"]]
-
     def state(self) -> Any:
         return {"epochs": self._epochs, "decisions": self.decisions}
 
     def restore(self, state: Any, arrays: list[NDArray[Any]]) -> None:
         self._epochs, self.decisions = state["epochs"], state["decisions"]
+
+    def _times_lowered(self) -> int:
+        return sum(cycle["lowered"] for cycle in self.decisions)
 
     def _judge(self, epoch: int) -> None:
         loss, accuracy = (
@@ -89,7 +87,7 @@ class AdaptiveCosine(Stateful):
         if before and accuracy < before["accuracy"]:
             reasons.append("the accuracy fell")
         reason = " and ".join(reasons)
-        scale = self._factor ** (len(self.lowered_after) + bool(reason))
+        scale = self._factor ** (self._times_lowered() + bool(reason))
         self.decisions.append(
             {
                 "epoch": epoch,
@@ -117,8 +115,8 @@ class Plateau(Stateful):
         monitor, mode: which of the epoch's figures, and whether more of it is better, or less.
 
     Attributes:
-        decisions: one for each time it fell: the epoch after which (counted from 1), the figure of
-            the best epoch so far, and the rate from then on.
+        decisions: one for each time it fell: the epoch after which (counted from 1), that it was
+            lowered, the figure of the best epoch so far, and the rate from then on.
     """
 
     def __init__(
@@ -138,11 +136,6 @@ class Plateau(Stateful):
         self._waited = 0
         self.decisions: list[dict[str, Any]] = []
 
-    @property
-    def lowered_after(self) -> list[int]:
-        """Epochs, counted from 1, after which the rate fell."""
-        return [decision["epoch"] for decision in self.decisions]
-
     def on_epoch_begin(self, epoch: int, logs: Figures | None = None) -> None:
         self.model.optimizer.learning_rate = self._rate(len(self.decisions))
 
@@ -154,6 +147,7 @@ class Plateau(Stateful):
             self.decisions.append(
                 {
                     "epoch": epoch + 1,
+                    "lowered": True,
                     "best": self._sign * self._best,
                     "rate": self._rate(len(self.decisions) + 1),
                 }
