@@ -10,6 +10,7 @@ The same command again continues.
 
 import importlib
 import shlex
+from pathlib import Path
 from typing import Any
 
 from export.quiet_tensorflow import import_tensorflow
@@ -121,7 +122,7 @@ def execute(invocation: Invocation) -> None:
     """
     config, run = invocation.config, RunDirectory(invocation.run_dir)
     sources.identity(config.data)  # data that are not there claim no run directory
-    check_place(run)
+    check_place(run.path, "run", run.config)
     with claimed(run):
         _enter(run, invocation)
         stages = (PREPARE, TRAIN, EVALUATE, EXPORT, QUANTIZE, VERIFY, REPORT)
@@ -146,13 +147,22 @@ def _say_what_is_there(run: RunDirectory) -> None:
     print(f"serve      python -m serve.http {bundle}")
 
 
-def check_place(run: RunDirectory) -> None:
-    """Raises ConfigError: something else than a run is there."""
-    files = list(run.path.iterdir()) if run.path.is_dir() else []
-    is_foreign = files not in ([], [run.lock]) and not run.config.is_file()
-    if is_foreign or (run.path.exists() and not run.path.is_dir()):
+def check_place(path: Path, kind: str, mark: Path) -> None:
+    """Let a command begin in `path`, or go on there.
+
+    Args:
+        kind: of what it makes: a run, a sweep.
+        mark: a file that there is wherever such a thing is.
+
+    Raises:
+        ConfigError: something else is there.
+    """
+    files = list(path.iterdir()) if path.is_dir() else []
+    is_foreign = files not in ([], [RunDirectory(path).lock]) and not mark.is_file()
+    is_file = any(place.exists() and not place.is_dir() for place in (path, *path.parents))
+    if is_foreign or is_file:
         raise ConfigError(
-            f"{run.path}: expected a new directory or one with a run in it, and found other "
+            f"{path}: expected a new directory or one with a {kind} in it, and found other "
             "files; name another with --run-dir"
         )
 

@@ -61,7 +61,7 @@ def _make_and_compare(request: Request) -> int:
     _check_outside(directories[0].parent, [], "--run-dir")
     for invocation in request.planned.values():
         sources.identity(invocation.config.data)  # what is missing is missing before hours of work
-        check_place(RunDirectory(invocation.run_dir))
+        check_place(invocation.run_dir, "run", RunDirectory(invocation.run_dir).config)
     logging.getLogger("tensorflow").addFilter(_is_worth_saying)
     runs: list[ComparedRun] = []
     failures = 0

@@ -17,6 +17,7 @@ from pipeline.recipe import (
     dump_yaml,
     fingerprint,
 )
+from pipeline.run import check_place
 from pipeline.stopping import Stopped, stop_signals
 from pipeline.sweep.directory import SweepDirectory
 from pipeline.sweep.images import prepare_images
@@ -139,7 +140,7 @@ def _count(text: str) -> int:
 def _run(invocation: Invocation) -> int:
     sweep, search = invocation.directory, invocation.search
     content = sources.identity(search.base.data)  # data that are not there claim no directory
-    _check_place(sweep)
+    check_place(sweep.path, "sweep", sweep.search)
     with claimed(RunDirectory(sweep.path)):
         search = _enter(invocation)
         study = Study(sweep, search)
@@ -156,17 +157,6 @@ def _run(invocation: Invocation) -> int:
         finally:
             write_results(study, sweep, search)
     return _say_what_is_there(study, sweep, search)
-
-
-def _check_place(sweep: SweepDirectory) -> None:
-    """Raises ConfigError: something else than a sweep is there."""
-    files = list(sweep.path.iterdir()) if sweep.path.is_dir() else []
-    is_foreign = files not in ([], [sweep.lock]) and not sweep.search.is_file()
-    if is_foreign or (sweep.path.exists() and not sweep.path.is_dir()):
-        raise ConfigError(
-            f"{sweep.path}: expected a new directory or one with a sweep in it, and found other "
-            "files; name another with --run-dir"
-        )
 
 
 def _enter(invocation: Invocation) -> Search:

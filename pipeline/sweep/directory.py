@@ -35,11 +35,6 @@ class SweepDirectory:
         return self.path / ".draw.lock"
 
     @property
-    def lock(self) -> Path:
-        """Held by the one command at work here."""
-        return RunDirectory(self.path).lock
-
-    @property
     def trials(self) -> Path:
         return self.path / "trials"
 

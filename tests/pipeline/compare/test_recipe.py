@@ -120,6 +120,13 @@ def test_missing_data_are_missed_before_the_first_training(folder: Path) -> None
     assert [path.name for path in folder.iterdir()] == ["mine.yaml"]
 
 
+def test_a_file_where_the_runs_should_live(folder: Path) -> None:
+    (folder / "notes").write_text("mine")
+    with pytest.raises(ConfigError, match="notes/sgd: expected a new directory"):
+        main(["--recipe", "optimizers", "--run-dir", "notes"])
+    assert (folder / "notes").read_text() == "mine"
+
+
 def test_where_the_runs_live() -> None:
     runs = parse(["--recipe", "optimizers"]).planned
     assert runs["adam"].run_dir == Path("runs/compare-optimizers-digits/adam")
