@@ -18,12 +18,17 @@ from serve.command import LockstepError
 from serve.image_spec import ImageSpec
 from serve.onnx_file import OnnxFile, TensorInfo, outline, with_entry, without_entry
 
-FORMAT = 1
+FORMAT = 2
 METADATA_KEY = "lockstep.bundle"
 INPUT = "image"
 OUTPUT = "probabilities"
 PRECISIONS = ("float32", "int8")
 DIGEST = "sha256"
+TASKS = ("single-label", "multi-label")
+"""One label of several per image, or any number of labels, each with a probability of its own."""
+STATUSES = ("good", "bad", "unknown")
+ADDED_IN_FORMAT_2: Mapping[str, Any] = {"task": TASKS[0], "thresholds": [], "verdict": []}
+"""Fields that a document of format 1 lacks, and what it means by that."""
 UNFIT_OPERATORS = ("Loop", "Scan", "Random", "Bernoulli", "Multinomial", "Sequence", "String")
 """How operators begin that can run without end, grow without bound, or answer by chance."""
 
@@ -48,6 +53,21 @@ class Rejection:
 
 
 @dataclasses.dataclass(frozen=True)
+class Finding:
+    """One finding about what the model is worth; all of them are its verdict.
+
+    Attributes:
+        name: what was looked at, such as "better than the commonest class".
+        status: "good", "bad", or "unknown" where there are too few images to tell.
+        text: one sentence with the figures and the number of images behind them.
+    """
+
+    name: str
+    status: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
 class BundleDocument:
     """What a bundle says of itself.
 
@@ -66,6 +86,11 @@ class BundleDocument:
         parity: the proof: for each path its figures against Keras. Empty before the proof.
         versions: the tools that made this file.
         created: when, as ISO 8601 in UTC.
+        task: "single-label" (the probabilities of an image sum to 1) or "multi-label" (each label
+            has a probability of its own, between 0 and 1).
+        thresholds: multi-label: for each label the smallest probability at which an image has it.
+            Empty for a single-label model.
+        verdict: whether the model is any good, apart from being the same everywhere.
     """
 
     class_names: tuple[str, ...]
@@ -81,6 +106,9 @@ class BundleDocument:
     rejection: Rejection | None = None
     precision: str = "float32"
     parity: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    task: str = TASKS[0]
+    thresholds: tuple[float, ...] = ()
+    verdict: tuple[Finding, ...] = ()
     format: int = FORMAT
 
     def to_json(self) -> dict[str, Any]:
@@ -96,11 +124,13 @@ class BundleDocument:
         """
         if not isinstance(document, dict) or "format" not in document:
             raise BundleError("the bundle's document has no field 'format'")
-        if document["format"] is True or document["format"] != FORMAT:
+        if isinstance(document["format"], bool) or document["format"] not in (1, FORMAT):
             raise BundleError(
-                f"expected a bundle of format {FORMAT}, got {document['format']!r:.80}; "
+                f"expected a bundle of format 1 or {FORMAT}, got {document['format']!r:.80}; "
                 "use the Lockstep release that wrote it, or export the model again"
             )
+        if document["format"] == 1:
+            document = {**ADDED_IN_FORMAT_2, **document, "format": FORMAT}
         fields = {field.name for field in dataclasses.fields(cls)}
         if set(document) != fields:
             missing, unknown = sorted(fields - set(document)), sorted(set(document) - fields)
@@ -113,6 +143,9 @@ class BundleDocument:
             expected = f"one number for each of {channels} channels"
             _expect(len(values[name]) == channels, name, expected, document[name])
         _expect(min(values["std"]) > 0, "std", "above 0", document["std"])
+        labels = len(values["class_names"]) if values["task"] == "multi-label" else 0
+        expected = "one number for each label of a multi-label model, and else none"
+        _expect(len(values["thresholds"]) == labels, "thresholds", expected, document["thresholds"])
         return cls(**values)
 
 
@@ -252,9 +285,33 @@ def _temperature(value: object, field: str) -> float:
     return temperature
 
 
-def _precision(value: object, field: str) -> str:
-    _expect(value in PRECISIONS, field, f"one of {', '.join(PRECISIONS)}", value)
-    return str(value)
+def _one_of(allowed: tuple[str, ...]) -> Callable[[Any, str], str]:
+    def read(value: object, field: str) -> str:
+        _expect(value in allowed, field, f"one of {', '.join(allowed)}", value)
+        return str(value)
+
+    return read
+
+
+def _thresholds(value: object, field: str) -> tuple[float, ...]:
+    good = isinstance(value, list) and all(_is_number(item) and 0 <= item <= 1 for item in value)
+    _expect(good, field, "a list of numbers from 0 to 1", value)
+    assert isinstance(value, list)
+    return tuple(map(float, value))
+
+
+def _verdict(value: object, field: str) -> tuple[Finding, ...]:
+    names = {item.name for item in dataclasses.fields(Finding)}
+    good = isinstance(value, list) and all(
+        isinstance(item, dict)
+        and set(item) == names
+        and all(map(_is_text, item.values()))
+        and item["status"] in STATUSES
+        for item in value
+    )
+    _expect(good, field, f"a list of texts named {', '.join(sorted(names))}", value)
+    assert isinstance(value, list)
+    return tuple(Finding(**item) for item in value)
 
 
 def _figures(value: object, field: str) -> dict[str, float]:
@@ -306,7 +363,10 @@ _READ: dict[str, Callable[[Any, str], Any]] = {
     "created": _text,
     "temperature": _temperature,
     "rejection": _rejection,
-    "precision": _precision,
+    "precision": _one_of(PRECISIONS),
     "parity": _parity,
+    "task": _one_of(TASKS),
+    "thresholds": _thresholds,
+    "verdict": _verdict,
 }
 """How each field but `format` is checked and read."""

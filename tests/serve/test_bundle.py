@@ -3,6 +3,7 @@ tells of every change."""
 
 import dataclasses
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from serve.bundle import (
+    ADDED_IN_FORMAT_2,
     DIGEST,
     FORMAT,
     METADATA_KEY,
@@ -213,7 +215,7 @@ def test_a_bad_value_in_the_image_spec_is_named(field: str, value: object) -> No
 @pytest.mark.parametrize("version", [0, FORMAT + 1, "1", None, [FORMAT], True, False])
 def test_another_format_is_refused_first(version: object) -> None:
     reason = refusal({"format": version, "fields": "of the future"})
-    assert reason.startswith(f"expected a bundle of format {FORMAT}, got {version!r}; ")
+    assert reason.startswith(f"expected a bundle of format 1 or {FORMAT}, got {version!r}; ")
 
 
 @pytest.mark.parametrize("document", [None, 1, [], "format", ["format"], {}, {"Format": 1}])
@@ -333,15 +335,52 @@ CHANGES: dict[str, Any] = {
     "rejection": None,
     "precision": "float32",
     "parity": {},
+    "verdict": [{"name": "calibrated", "status": "unknown", "text": "20 test images."}],
 }
+MULTI_LABEL = {"task": "multi-label", "thresholds": [0.5, 0.25, 1]}
 
 
-@pytest.mark.parametrize("field", sorted(set(FIELDS) - {"format"}))
-def test_a_field_that_is_changed_without_a_new_seal_is_noticed(field: str) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [*({name: value} for name, value in CHANGES.items()), MULTI_LABEL],
+    ids=[*CHANGES, "task and thresholds"],
+)
+def test_a_field_that_is_changed_without_a_new_seal_is_noticed(changes: dict[str, Any]) -> None:
     sealed = seal(small_model(), plain())
-    fields = {**json.loads(text_in(sealed)), field: CHANGES[field]}
+    fields = {**json.loads(text_in(sealed)), **changes}
     assert seal_refusal(with_text(sealed, json.dumps(fields))) == CHANGED
-    assert getattr(read(seal(sealed, fields)), field) != getattr(DOCUMENT, field)
+    again = read(seal(sealed, fields))
+    assert all(getattr(again, field) != getattr(DOCUMENT, field) for field in changes)
+
+
+def test_every_field_of_the_document_was_changed() -> None:
+    assert {*CHANGES, *MULTI_LABEL, "format"} == set(FIELDS)
+
+
+def test_a_document_of_format_1_is_of_a_single_label_without_a_verdict() -> None:
+    old = {name: value for name, value in plain().items() if name not in ADDED_IN_FORMAT_2}
+    assert BundleDocument.from_json({**old, "format": 1}) == DOCUMENT
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"task": "detection"}, "task to be one of single-label, multi-label, got 'detection'"),
+        ({"task": "multi-label"}, "thresholds to be one number for each label"),
+        ({"thresholds": [0.5, 0.5, 0.5]}, "thresholds to be one number for each label"),
+        ({**MULTI_LABEL, "thresholds": [0.5, 0.5]}, "thresholds to be one number for each label"),
+        ({**MULTI_LABEL, "thresholds": [0.5, 0.5, 1.5]}, "thresholds to be a list of numbers"),
+        ({**MULTI_LABEL, "thresholds": 0.5}, "thresholds to be a list of numbers from 0 to 1"),
+        ({"verdict": {}}, "verdict to be a list of texts named name, status, text, got {}"),
+        ({"verdict": [{"name": "a", "status": "good"}]}, "verdict to be a list of texts"),
+        ({"verdict": [{"name": "a", "status": "fine", "text": "b"}]}, "verdict to be a list"),
+        ({"verdict": [{"name": "a", "status": "good", "text": 1}]}, "verdict to be a list"),
+    ],
+    ids=str,
+)
+def test_task_thresholds_and_verdict_are_checked(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(BundleError, match=re.escape(reason)):
+        BundleDocument.from_json({**plain(), **changes})
 
 
 def test_a_changed_weight_is_noticed() -> None:
