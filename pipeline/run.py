@@ -61,6 +61,7 @@ TRAIN = Stage(
     ("prepare",),
     lambda run: (run.model, run.history, run.pretraining, run.training),
     _later("pipeline.training.train", "train"),
+    version=2,  # kernels alone decay; augmentation resamples and rounds once
 )
 EVALUATE = Stage(
     "evaluate",
