@@ -37,6 +37,21 @@ def test_mixup_weighs_pixels_and_targets_alike(number: int) -> None:
     np.testing.assert_allclose(pixels, expected[:, None, None, None] + 0 * pixels, atol=0.51)
 
 
+def test_pixels_that_are_not_rounded_yet_are_rounded_once_after_mixing() -> None:
+    """As augmentation leaves them; the mean of 10.4 and 10.2 is not that of 10 and 10."""
+    pixels = tf.constant(
+        images(2, 2) + np.array([0.4, 0.3, 0.45, 0.2])[:, None, None, None], tf.float32
+    )
+    found, targets = (value.numpy() for value in mixup(pixels, TARGETS, seed(1), 0.8))
+    share = targets[0, 0]
+    expected = share * pixels + (1 - share) * np.roll(pixels, 1, axis=0)
+    np.testing.assert_array_equal(found, np.round(expected))
+    for options in (AugmentOptions(), AugmentOptions(cutmix=1.0)):
+        mixed, _ = mix(pixels, TARGETS, seed(1), options)
+        assert mixed.dtype == tf.uint8
+        assert set(mixed.numpy().ravel()) == set(VALUES)
+
+
 @pytest.mark.parametrize("number", range(5))
 def test_cutmix_weighs_targets_by_area(number: int) -> None:
     pixels, targets = (value.numpy() for value in cutmix(images(), TARGETS, seed(number), 1.0))
