@@ -31,8 +31,9 @@ from serve.classifier import Classifier
 from serve.command import CommandParser, LockstepError, run_command
 from serve.description import add_arguments, description
 from serve.image_files import find_image_files
+from serve.image_formats import READABLE
 from serve.image_spec import ImageSpec
-from serve.images import EXTENSIONS, ImageError, read_image
+from serve.images import ImageError, read_image
 from serve.rows import WRITERS, Prediction
 
 BUNDLE = "bundle"
@@ -99,9 +100,9 @@ def find_images(inputs: Sequence[str]) -> tuple[list[str], int]:
     """Expand folders, at any depth, into the image files in them.
 
     Returns:
-        The paths, and how many files in folders were passed over because their name does not end
-        like an image's. What was named itself is always kept, even if it does not exist: it gets
-        a row that says so.
+        The paths, and how many files in folders were passed over because neither their name nor
+        their content is that of an image. What was named itself is always kept, even if it does
+        not exist: it gets a row that says so.
 
     Raises:
         LockstepError: there is nothing to read at all.
@@ -117,10 +118,7 @@ def find_images(inputs: Sequence[str]) -> tuple[list[str], int]:
         else:
             paths.append(name)
     if not paths:
-        raise LockstepError(
-            f"no images in {', '.join(inputs)}: expected files that end in "
-            f"{', '.join(sorted(EXTENSIONS))}"
-        )
+        raise LockstepError(f"no images in {', '.join(inputs)}: expected {READABLE}")
     return paths, ignored
 
 

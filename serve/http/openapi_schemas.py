@@ -7,6 +7,7 @@ from serve.bundle import FORMAT, INPUT, OUTPUT, PRECISIONS
 from serve.http.limits import Limits
 from serve.http.protocol import DEFAULT_PRIORITY, LOWEST_PRIORITY
 from serve.http.v2 import EXTENSIONS, PLATFORM
+from serve.image_formats import READABLE
 from serve.image_spec import MOST_SIDE, RESAMPLINGS, RESIZES
 
 Schema = dict[str, Any]
@@ -85,7 +86,7 @@ _PREDICTION = {
             ],
             "uncertain": False,
         },
-        {"name": "notes.txt", "error": "not an image: expected JPEG, PNG, WEBP, BMP, GIF"},
+        {"name": "notes.txt", "error": f"not an image: expected {READABLE}"},
     ],
 }
 

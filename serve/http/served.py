@@ -106,7 +106,7 @@ class Served:
         self.statistics = Statistics()
         self._memory, self._threads = memory, threads
         spec = self.document.image
-        self._spec = dataclasses.replace(spec, max_pixels=min(spec.max_pixels, limits.max_pixels))
+        self._spec = dataclasses.replace(spec, max_pixels=limits.max_pixels or spec.max_pixels)
         by_time = max(FEWEST_QUEUED, round(QUEUE_SECONDS / self.plan.seconds_per_image))
         self._batcher = Batcher(
             self.classifier.predict, self.plan, max_queue or by_time, threads, self._observe_call

@@ -27,6 +27,7 @@ from serve.images import encode_png, read_image
 from serve.onnx_file import outline
 from serve.rows import CsvWriter, JsonLinesWriter, Prediction, top_labels
 
+NOT_AN_IMAGE = "not an image: expected JPEG, PNG, WEBP, BMP, GIF, TIFF, AVIF, HEIC"
 SOURCE_ROOT = Path(serve.__file__).parents[1]
 OPTIONS = ("--debug", "--inputs-from", "--output", "--format", "--top", "--probabilities",
            "--uncertain-below", "--batch-size", "--workers", "--threads", "--quiet", "--labels",
@@ -230,7 +231,7 @@ def test_unreadable_files_do_not_disturb_their_neighbours(
     rows = rows_of(out)
     assert [row["path"] for row in rows] == mixed
     by_path = {row["path"]: row for row in rows}
-    assert by_path[str(text)]["error"] == "not an image: expected JPEG, PNG, WEBP, BMP, GIF"
+    assert by_path[str(text)]["error"] == NOT_AN_IMAGE
     assert by_path[str(empty)]["error"] == "empty: 0 bytes"
     assert by_path[str(cut)]["error"].startswith("corrupt image: ")
     for bad in (text, empty, cut):
@@ -512,7 +513,7 @@ def test_a_named_file_is_kept_whatever_its_name(
     assert code == 0
     assert [(row["path"], row["error"]) for row in rows_of(out)] == [
         (photos[0], ""),
-        (str(text), "not an image: expected JPEG, PNG, WEBP, BMP, GIF"),
+        (str(text), NOT_AN_IMAGE),
         (image, ""),
     ]
     assert err == "2 labelled, 1 unreadable\n"
