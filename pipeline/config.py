@@ -22,9 +22,10 @@ class PrepareOptions(Options):
     """How images become uint8 arrays and splits."""
 
     image_size: Annotated[list[Side], Field(min_length=2, max_length=2)] | None = None
-    """Height and width in pixels; null takes the source's own, or 96x96 where its images differ."""
+    """Height and width in pixels; null takes the source's own, or 96x96 where its images differ in
+    size or are larger than 512x512."""
     channels: Literal[1, 3] | None = None
-    """1 for grey, 3 for RGB; null takes the source's own."""
+    """1 for grey, 3 for RGB; null takes the source's own, 1 if all images are stored as grey."""
     resize: Literal["crop", "pad", "stretch"] = "crop"
     """How another shape is fitted: cut the middle out, pad, or ignore the aspect ratio."""
     resample: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
@@ -32,7 +33,8 @@ class PrepareOptions(Options):
     background: int = Field(255, ge=0, le=255)
     """Grey value under transparent pixels and around padded images."""
     max_pixels: int = Field(50_000_000, ge=1, le=MOST_PIXELS)
-    """Largest width x height of an image that is decoded at all."""
+    """Largest width x height of an image as it is decoded; where scaled_decode shrinks a JPEG, its
+    file may say up to 4 times as much."""
     scaled_decode: bool = True
     """Let the JPEG decoder itself shrink photos that are much too large: several times faster."""
     validation_share: Share = 0.1

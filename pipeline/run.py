@@ -54,6 +54,7 @@ PREPARE = Stage(
     (),
     lambda run: (run.data,),
     _later("pipeline.data.prepare", "prepare", tensorflow=False),
+    version=2,
 )
 TRAIN = Stage(
     "train",
