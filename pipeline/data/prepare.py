@@ -111,9 +111,10 @@ def _check_classes(config: Config, run: RunDirectory, source: Source, read: Read
     by_reason = ", ".join(
         f"{number} × {reason}" for reason, number in count_reasons(read.rejected).items()
     )
+    first = read.rejected[0]
     raise SourceError(
         f"{config.data}: class {names}: none of its {count} images can be read; unreadable in all: "
-        f"{by_reason}; each is listed in {run.rejected}"
+        f"{by_reason}; first: {first.name}: {first.reason}; each is listed in {run.rejected}"
     )
 
 

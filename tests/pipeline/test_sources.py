@@ -134,7 +134,7 @@ def test_one_folder_per_class(make_photos):
     root = make_photos({"dog": 1, "cat": 2})
     source = open_source(f"folder:{root}")
     assert source.class_names == ("cat", "dog")
-    assert (source.count, source.image_size, source.channels) == (3, None, 3)
+    assert (source.count, source.image_size, source.channels) == (3, None, None)
     assert listed(source) == [
         ("cat/00.png", "cat", None),
         ("cat/01.png", "cat", None),
@@ -237,7 +237,8 @@ def test_files_that_are_no_images_are_named_as_ignored(make_photos):
     (root / "stray.png").write_bytes((root / "cat" / "00.png").read_bytes())
     (root / "cat" / "notes.txt").write_text("meow")
     source = open_source(f"folder:{root}")
-    assert sorted(source.ignored) == ["README.md", "cat/notes.txt", "stray.png"]
+    assert sorted(source.ignored) == ["README.md", "cat/notes.txt"]
+    assert source.outside == ("stray.png",)
     assert source.count == 2
 
 
@@ -282,8 +283,9 @@ def test_a_file_is_no_folder(tmp_path):
 def test_a_folder_without_images_in_subfolders(make_photos, contents):
     place = f"folder:{make_photos(contents)}"
     assert message_of(place) == (
-        f"{place}: no images in subfolders; expected one subfolder per class with files that end "
-        "in .bmp, .gif, .jpeg, .jpg, .png, .webp"
+        f"{place}: no images in subfolders; expected one subfolder per class, with images (JPEG, "
+        f"PNG, WEBP, BMP, GIF, TIFF, AVIF, HEIC), got {contents.get('.', 0)} images and 0 other "
+        "files"
     )
 
 
@@ -316,8 +318,12 @@ def test_the_identity_of_a_folder_changes_with_its_images(make_photos):
     path.rename(path.with_name("01.png"))
     renamed = identity(place)
     assert renamed != touched
-    path.with_name("01.png").unlink()
-    assert identity(place) != renamed
+    path.with_name("01.png").rename(path.with_name("01"))  # told by its content
+    nameless = identity(place)
+    assert nameless != renamed
+    path.with_name("01").unlink()
+    with pytest.raises(SourceError, match=r"cat/ \(0 other files\): a class without an image"):
+        identity(place)
 
 
 # npz

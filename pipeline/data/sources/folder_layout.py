@@ -57,7 +57,10 @@ class Tree:
     @property
     def holds_folders(self) -> bool:
         """Whether it is a folder of folders, as of classes, rather than one of images."""
-        return len(self.folders) > 1 and self.images <= _LOOSE_SHARE * self.total
+        if self.images > _LOOSE_SHARE * self.total:
+            return False
+        (*inner,) = self.folders.values()
+        return len(inner) > 1 or (len(inner) == 1 and inner[0].holds_folders)
 
 
 @dataclass(frozen=True)
