@@ -1,8 +1,14 @@
 """LeNet-5 for images of any size from 4x4 pixels.
 
 Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition",
-1998, with today's ReLU and max pooling in place of scaled tanh and trained subsampling. The first
-convolution pads, so that 28x28 images give the paper's 5x5x16 feature map.
+1998, with today's ReLU and max pooling in place of scaled tanh and trained subsampling, and with
+every map of the second convolution reading all six of the first. On the paper's 32x32 pixels no
+convolution pads: 6 maps of 28x28, 16 of 10x10, pooled to 5x5, then 120, 84 and the classes; 61,706
+parameters for one channel and ten classes, 62,006 for three channels.
+
+Images with a side under 32, too small for 16 maps of 5x5, are padded by the first convolution, as
+MNIST was for the paper: 28x28 then gives the same maps. Those with a side under 12 are padded by
+the second one, too.
 """
 
 import keras
@@ -10,6 +16,9 @@ from keras import layers
 
 from models.kernels import kernel
 from models.options import LenetOptions
+
+PAPERS_SIDE = 32
+"""Of the paper's images, the smallest from which two convolutions without padding leave 5x5."""
 
 
 def build_core(
@@ -24,13 +33,17 @@ def build_core(
         raise ValueError(
             f"model lenet: expected images of at least 4x4, got {image_shape[0]}x{image_shape[1]}"
         )
-    # The second convolution takes no padding in the paper; on small images it must.
-    padding = "valid" if min(image_shape[:2]) >= 12 else "same"
     x = inputs = keras.Input(image_shape, name="normalized")
-    x = layers.Conv2D(6, 5, padding="same", activation="relu", name="conv1", **kernel(options))(x)
-    x = layers.MaxPooling2D(2, name="pool1")(x)
-    x = layers.Conv2D(16, 5, padding=padding, activation="relu", name="conv2", **kernel(options))(x)
-    x = layers.MaxPooling2D(2, name="pool2")(x)
+    for number, filters, unpadded in ((1, 6, PAPERS_SIDE), (2, 16, 12)):
+        x = layers.Conv2D(
+            filters,
+            5,
+            padding="valid" if min(image_shape[:2]) >= unpadded else "same",
+            activation="relu",
+            name=f"conv{number}",
+            **kernel(options),
+        )(x)
+        x = layers.MaxPooling2D(2, name=f"pool{number}")(x)
     x = layers.Flatten(name="flatten")(x)
     for number, units in enumerate((120, 84), 1):
         if options.dropout:

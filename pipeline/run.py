@@ -62,6 +62,7 @@ TRAIN = Stage(
     ("prepare",),
     lambda run: (run.model, run.history, run.pretraining, run.training),
     _later("pipeline.training.train", "train"),
+    version=2,  # kernels alone decay; moves are resampled once; LeNet pads small images alone
 )
 EVALUATE = Stage(
     "evaluate",

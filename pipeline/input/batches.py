@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.input.augment import augment, is_active
 from pipeline.input.mix import mix
+from pipeline.input.pixels import to_uint8
 from pipeline.options.augment import AugmentOptions
 
 
@@ -65,8 +66,8 @@ def training_batches(
 
     def batch_of(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         epoch, start, end = _batch(step, examples, batch_size)
-        images, targets = augmented(examples, tf.range(start, end), seed, epoch, augmentation)
-        return mix(images, targets, batch_seed(seed, step), augmentation)
+        places = tf.range(start, end)
+        return mixed(examples, places, seed, epoch, step, augmentation)
 
     steps = epochs * steps_per_epoch(len(examples), batch_size)
     return _map(tf.data.Dataset.range(first_step, steps), batch_of, threads)
@@ -99,8 +100,7 @@ def training_parts(
         # Mixing takes the image before each; that of a batch's first is its last one.
         before = tf.where(part == 0, end, first) - 1
         places = tf.concat([[before], tf.range(first, last)], axis=0)
-        images, targets = augmented(examples, places, seed, epoch, augmentation)
-        images, targets = mix(images, targets, batch_seed(seed, step), augmentation)
+        images, targets = mixed(examples, places, seed, epoch, step, augmentation)
         share = tf.cast(last - first, tf.float32) / tf.cast(end - start, tf.float32)
         return images[1:], targets[1:], share, last == end
 
@@ -130,7 +130,7 @@ def training_views(
         places = tf.range(start, end)
         views = [augmented(examples, places, seed, epoch, augmentation, view) for view in (0, 1)]
         images, targets = (tf.concat(parts, axis=0) for parts in zip(*views, strict=True))
-        return images, targets
+        return to_uint8(images), targets
 
     steps = epochs * steps_per_epoch(len(examples), batch_size)
     return _map(tf.data.Dataset.range(first_step, steps), batch_of, threads)
@@ -147,6 +147,22 @@ def evaluation_batches(examples: Examples, *, batch_size: int) -> tf.data.Datase
     return _map(starts, batch_of, None)
 
 
+def mixed(
+    examples: Examples,
+    places: tf.Tensor,
+    seed: int,
+    epoch: tf.Tensor,
+    step: tf.Tensor,
+    augmentation: AugmentOptions,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The images at these places of the epoch's order, augmented, and their targets.
+
+    Each is mixed with the one before it, as the batch of this step is.
+    """
+    images, targets = augmented(examples, places, seed, epoch, augmentation)
+    return mix(images, targets, batch_seed(seed, step), augmentation)
+
+
 def augmented(
     examples: Examples,
     places: tf.Tensor,
@@ -155,15 +171,14 @@ def augmented(
     augmentation: AugmentOptions,
     view: int = 0,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The images at these places of the epoch's order, augmented, and their targets."""
+    """The images at these places of the epoch's order, as `augment` leaves them, and their targets.
+
+    They are not rounded yet: mixing comes first.
+    """
     indices = in_order(examples, places, seed, epoch)
     images, targets = _gather(examples, indices)
     if is_active(augmentation):
-        images = tf.map_fn(
-            lambda pair: augment(pair[0], pair[1], augmentation),
-            (images, image_seeds(seed, epoch, indices, view)),
-            fn_output_signature=tf.TensorSpec(examples.images.shape[1:], tf.uint8),
-        )
+        images = augment(images, image_seeds(seed, epoch, indices, view), augmentation)
     return images, targets
 
 

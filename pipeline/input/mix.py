@@ -10,7 +10,10 @@ from pipeline.input.pixels import to_uint8
 from pipeline.options.augment import AugmentOptions
 
 Batch = tuple[tf.Tensor, tf.Tensor]
-"""uint8 `[batch, height, width, channels]`, and float32 targets `[batch, classes]`."""
+"""Pixels `[batch, height, width, channels]`, and float32 targets `[batch, classes]`.
+
+Pixels come as uint8, or as float32 that is not rounded yet, and leave as uint8.
+"""
 
 
 def mix(images: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor, options: AugmentOptions) -> Batch:
@@ -25,7 +28,7 @@ def mix(images: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor, options: Augment
         return mixup(images, targets, seed, options.mixup)
     if options.cutmix:
         return cutmix(images, targets, seed, options.cutmix)
-    return images, targets
+    return to_uint8(images), targets
 
 
 def mixup(images: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor, alpha: float) -> Batch:
@@ -58,6 +61,7 @@ def cutmix(images: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor, alpha: float)
     )
     is_cut = rows[None, :, None, None] & columns[None, None, :, None]
     kept = 1 - tf.reduce_prod((high - low) / size)
+    images = to_uint8(images)
     return tf.where(is_cut, tf.roll(images, 1, axis=0), images), _weighed(targets, kept)
 
 

@@ -8,12 +8,10 @@ from numpy.typing import NDArray
 
 from pipeline.input.batches import (
     Examples,
-    augmented,
-    batch_seed,
     in_order,
+    mixed,
     steps_per_epoch,
 )
-from pipeline.input.mix import mix
 from pipeline.options.augment import AugmentOptions
 
 Seen = tuple[NDArray[np.uint8], NDArray[np.float32]]
@@ -47,9 +45,8 @@ def seen_in_training(
         size = tf.minimum(tf.constant(batch_size, tf.int64), len(examples) - start)
         before = start + (place - start - 1) % size  # the first follows on the last
         pair = tf.stack([before, place])
-        images, targets = augmented(examples, pair, seed, epoch, augmentation)
         step = epoch * steps + place // batch_size
-        images, targets = mix(images, targets, batch_seed(seed, step), augmentation)
+        images, targets = mixed(examples, pair, seed, epoch, step, augmentation)
         return images[1], targets[1]
 
     places = tf.range(len(examples), dtype=tf.int64)

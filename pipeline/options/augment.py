@@ -1,6 +1,8 @@
 """Random changes to training images."""
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, model_validator
 
 from models.options import Options
 
@@ -12,8 +14,8 @@ class AugmentOptions(Options):
 
     crop_padding: int = Field(0, ge=0, le=256)
     """Pixels to pad each side by before the size is cut out at random (He et al. 2015)."""
-    resized_crop: float = Field(0.0, ge=0, lt=1)
-    """Cut a part out and enlarge it (Szegedy et al. 2015): share of the area that is left out."""
+    resized_crop_min_area: float = Field(1.0, gt=0, le=1)
+    """Cut a part out and enlarge it: smallest share of the area kept (Szegedy et al. 2015)."""
     horizontal_flip: bool = False
     """Mirror left and right with probability 1/2 (Krizhevsky et al. 2012)."""
     vertical_flip: bool = False
@@ -21,9 +23,9 @@ class AugmentOptions(Options):
     rotation: float = Field(0.0, ge=0, le=180)
     """Largest angle of a rotation either way, in degrees (Simard et al. 2003)."""
     translation: float = Field(0.0, ge=0, lt=1)
-    """Largest move each way, as a share of the sides (Simard et al. 2003)."""
+    """Largest move each way, as a share of width and height (Simard et al. 2003)."""
     zoom: float = Field(0.0, ge=0, lt=1)
-    """Largest share to enlarge or shrink by (Simard et al. 2003)."""
+    """Multiply the size by a factor drawn from 1 - zoom to 1 + zoom (Simard et al. 2003)."""
     brightness: float = Field(0.0, ge=0, le=1)
     """Multiply by a factor drawn from 1 - brightness to 1 + brightness (Howard 2013)."""
     contrast: float = Field(0.0, ge=0, le=1)
@@ -43,17 +45,40 @@ class AugmentOptions(Options):
     cutmix: float = Field(0.0, ge=0, le=10)
     """Alpha of CutMix, a rectangle from another image (Yun et al. 2019); with mixup, either one."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _not_the_share_left_out(cls, values: Any) -> Any:
+        """Earlier configs have `resized_crop`, the share of the area that is left out; 0 is none.
+
+        Raises ValueError: it is another number, or a word.
+        """
+        if not isinstance(values, dict) or "resized_crop" not in values:
+            return values
+        share = values["resized_crop"]
+        if share == 0:
+            return {name: value for name, value in values.items() if name != "resized_crop"}
+        raise ValueError(
+            "resized_crop is resized_crop_min_area now, the smallest share of the area that is "
+            f"kept, in place of the largest that is left out; got resized_crop {share!r}"
+        )
+
+    def turned_on(self) -> dict[str, float]:
+        """What is not at its default, at which each does nothing."""
+        return {
+            name: value for name, value in self if value != type(self).model_fields[name].default
+        }
+
     @property
     def alters_single_images(self) -> bool:
         """Whether anything but mixing is turned on."""
-        return any(strength for name, strength in self if name not in MIXES)
+        return any(name not in MIXES for name in self.turned_on())
 
 
 def telling(height: int, width: int) -> AugmentOptions:
     """Everything, at strengths whose effect on images of this size can be seen."""
     return AugmentOptions(
         crop_padding=min(256, max(1, min(height, width) // 8)),
-        resized_crop=0.7,
+        resized_crop_min_area=0.3,
         horizontal_flip=True,
         vertical_flip=True,
         rotation=30,

@@ -14,6 +14,8 @@ class CommonOptions(Options):
 
     weight_decay: float = Field(0.0, ge=0)
     """Share of the weights that a step takes away, times the rate (Loshchilov and Hutter 2019)."""
+    weight_decay_on: Literal["kernels", "all"] = "kernels"
+    """kernels (no bias and no normalization decays, He et al. 2019), or all weights."""
 
     clip_value: float | None = Field(None, gt=0)
     """Largest absolute value of each component of a gradient (Mikolov 2012)."""

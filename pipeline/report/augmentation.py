@@ -49,8 +49,7 @@ def each_alone(config: Config, data: PreparedData, epochs: int) -> list[Row]:
     """One image under every operation alone: as strong as configured, or so that it can be seen."""
     height, width, channels = data.images.shape[1:]
     strong = telling(height, width)
-    given = {name: value for name, value in config.augment.model_dump().items() if value}
-    options = strong.model_copy(update=given)
+    options = strong.model_copy(update=config.augment.turned_on())
     index = pick(data, 1)
     rows = []
     for name in AugmentOptions.model_fields:

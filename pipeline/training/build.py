@@ -61,7 +61,7 @@ def compile_model(
     if learning_rate:
         options = options.model_copy(update={"learning_rate": learning_rate})
     model.compile(
-        optimizer=build_optimizer(options),
+        optimizer=build_optimizer(options, model.trainable_variables),
         loss=build_loss(config.train.loss, [counts[name] for name in data.manifest.class_names]),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
     )

@@ -1,6 +1,7 @@
 """Keras optimizers from their options."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -18,12 +19,34 @@ from pipeline.options.optimizers import (
 from pipeline.recipe import ConfigError, nearest
 
 
-def build_optimizer(options: OptimizerOptions) -> keras.optimizers.Optimizer:
-    """The optimizer that `options` names, at its peak learning rate.
+def build_optimizer(
+    options: OptimizerOptions, variables: Sequence[keras.Variable]
+) -> keras.optimizers.Optimizer:
+    """The optimizer that `options` names, at its peak learning rate; not built yet.
+
+    Args:
+        variables: the weights that it will train. Keras asks which of them decay before it builds.
 
     Raises:
         ConfigError: Keras has no such optimizer, or it has not such an argument.
     """
+    optimizer = _of_class(options)
+    if options.weight_decay_on == "kernels":
+        optimizer.exclude_from_weight_decay([each for each in variables if not is_kernel(each)])
+    return optimizer
+
+
+def is_kernel(variable: keras.Variable) -> bool:
+    """Whether a weight is the kernel of a layer: an array of two or more axes that is no bias.
+
+    Biases, the scales and offsets of normalizations and LayerScale's factors are none.
+
+    Source: what timm decays (`param_groups_weight_decay`), and big_vision (`.*/kernel$`).
+    """
+    return len(variable.shape) >= 2 and variable.name not in ("bias", "beta", "gamma")
+
+
+def _of_class(options: OptimizerOptions) -> keras.optimizers.Optimizer:
     common: dict[str, Any] = {
         "learning_rate": options.learning_rate,
         "weight_decay": options.weight_decay or None,
@@ -53,7 +76,9 @@ def build_optimizer(options: OptimizerOptions) -> keras.optimizers.Optimizer:
                 beta_1=options.beta_1, beta_2=options.beta_2, epsilon=options.epsilon, **common
             )
         case AdamwOptions():
-            return keras.optimizers.AdamW(
+            # Without decay it is Adam, and Keras's AdamW refuses to have none.
+            kind = keras.optimizers.AdamW if options.weight_decay else keras.optimizers.Adam
+            return kind(
                 beta_1=options.beta_1, beta_2=options.beta_2, epsilon=options.epsilon, **common
             )
         case OtherOptimizerOptions():
@@ -75,9 +100,10 @@ def _other(options: OtherOptimizerOptions, common: dict[str, Any]) -> keras.opti
             f"{options.optimizer!r}{nearest(options.optimizer, list(known))}"
         )
     kind = known[options.optimizer]
+    parameters = inspect.signature(kind).parameters
     own = {
         name: parameter.default
-        for name, parameter in inspect.signature(kind).parameters.items()
+        for name, parameter in parameters.items()
         if name not in (*common, *NOT_ITS_OWN) and parameter.kind is not parameter.VAR_KEYWORD
     }
     for name, value in options.arguments.items():
@@ -91,8 +117,13 @@ def _other(options: OtherOptimizerOptions, common: dict[str, Any]) -> keras.opti
                 f"train.optimizer.arguments: {name}: expected {_kind(own[name])}, as {own[name]} "
                 f"is; got {value!r}"
             )
+    decay: dict[str, Any] = {}
+    if parameters["weight_decay"].default is not None:  # AdamW's, which takes no None for none
+        decay["weight_decay"] = options.weight_decay
+    if SECOND_DECAY in own:
+        decay[SECOND_DECAY] = options.weight_decay
     try:
-        return kind(**common, **options.arguments)
+        return kind(**{**common, **decay, **options.arguments})
     except (TypeError, ValueError) as error:
         raise ConfigError(f"train.optimizer.arguments: {error}") from error
 
@@ -104,6 +135,8 @@ def _kind(value: object) -> str:
     return "a number" if isinstance(value, int | float) else "a word"
 
 
+SECOND_DECAY = "adam_weight_decay"
+"""Muon's, of all weights but matrices: what Keras sets it to would shrink them unasked."""
 WRAPPERS = ("LossScaleOptimizer", "MultiOptimizer")
 NOT_ITS_OWN = (
     *("name", "use_ema", "ema_momentum", "ema_overwrite_frequency"),

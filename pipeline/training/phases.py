@@ -109,7 +109,10 @@ class Phases:
         model = contrastive_model(self._model, options.units)
         rate = options.learning_rate or train.optimizer.learning_rate
         optimizer = train.optimizer.model_copy(update={"learning_rate": rate})
-        model.compile(build_optimizer(optimizer), SupervisedContrastive(options.temperature))
+        model.compile(
+            build_optimizer(optimizer, model.trainable_variables),
+            SupervisedContrastive(options.temperature),
+        )
         build_variables(model)
         plan = make_pretraining_plan(self._config, self._data, options.epochs)
         schedule = build_schedule(

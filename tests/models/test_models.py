@@ -30,9 +30,6 @@ def build(
         (CnnOptions(batch_normalization=False), (28, 28, 1), 287_722),
         (CnnOptions(convolutions=[1, 2, 2]), (28, 28, 1), 279_722),
         (CnnOptions(head="flatten", dense_units=[64]), (28, 28, 1), 362_218),
-        (LenetOptions(), (28, 28, 1), 61_706),  # LeCun et al. 1998 with a full connection table
-        (ResnetOptions(depth=20), (32, 32, 3), 271_098),  # 0.27 M in He et al. 2015, table 6
-        (ResnetOptions(depth=56), (32, 32, 3), 857_082),  # 0.85 M there
         (ResnetOptions(depth=8, width=8), (28, 28, 1), 19_314),
         (CnnOptions(stem="haar"), (28, 28, 1), 289_946),
         (FastOptions(), (32, 32, 3), 1_973_944),  # 1.97 M in Jordan 2024
@@ -48,16 +45,92 @@ def test_parameter_counts(
     assert build(options, shape).count_params() == parameters
 
 
+def trained(model: keras.Model) -> int:
+    """Parameters without the moving statistics of batch normalization, as papers count."""
+    return sum(int(np.prod(each.shape)) for each in model.trainable_variables)
+
+
 @pytest.mark.parametrize(
-    ("depth", "widening", "millions"), [(40, 1, 0.6), (40, 2, 2.2), (16, 8, 11.0), (28, 10, 36.5)]
+    ("shape", "map_shape", "parameters"),
+    [
+        ((32, 32, 3), (5, 5), 62_006),  # as courses teach it: 400-120-84-10
+        ((32, 32, 1), (5, 5), 61_706),  # LeCun et al. 1998, with a full connection table
+        ((28, 28, 1), (5, 5), 61_706),  # padded to the paper's 32x32
+        ((28, 28, 3), (5, 5), 62_006),
+        ((31, 31, 1), (5, 5), 61_706),
+        ((33, 35, 1), (5, 5), 61_706),
+        ((28, 40, 1), (5, 8), 90_506),
+        ((64, 48, 3), (13, 9), 238_646),
+        ((20, 20, 1), (3, 3), 30_986),
+        ((8, 8, 1), (2, 2), 21_386),
+    ],
+)
+def test_lenet_is_that_of_its_source(
+    shape: tuple[int, int, int], map_shape: tuple[int, int], parameters: int
+) -> None:
+    """Only images with a side under 32, from which nothing of 5x5 is left, are padded."""
+    core = build(LenetOptions(), shape).get_layer("core")
+    assert core.count_params() == parameters
+    assert core.get_layer("pool2").output.shape[1:] == (*map_shape, 16)
+    paddings = [core.get_layer(name).padding for name in ("conv1", "conv2")]
+    smallest = min(shape[:2])
+    assert paddings == [
+        "valid" if smallest >= 32 else "same",
+        "valid" if smallest >= 12 else "same",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("depth", "parameters", "millions"),
+    [
+        (20, 269_722, "0.27"),
+        (32, 464_154, "0.46"),
+        (44, 658_586, "0.66"),
+        (56, 853_018, "0.85"),
+        (110, 1_727_962, "1.7"),
+    ],
+)
+def test_residual_networks_are_as_large_as_in_the_paper(
+    depth: int, parameters: int, millions: str
+) -> None:
+    """He et al. 2015, table 6: shortcuts without parameters (option A)."""
+    found = trained(build(ResnetOptions(depth=depth), (32, 32, 3)))
+    assert found == parameters
+    assert f"{found / 1e6:.2g}" == millions
+
+
+@pytest.mark.parametrize(
+    ("depth", "widening", "parameters", "millions"),
+    [
+        (40, 1, 563_930, 0.6),
+        (40, 2, 2_243_546, 2.2),
+        (40, 4, 8_949_210, 8.9),
+        (16, 8, 10_961_370, 11.0),
+        (22, 8, 17_158_106, 17.2),
+        (28, 10, 36_479_194, 36.5),
+    ],
 )
 def test_wide_networks_are_as_large_as_in_the_paper(
-    depth: int, widening: int, millions: float
+    depth: int, widening: int, parameters: int, millions: float
 ) -> None:
-    """Zagoruyko and Komodakis 2016, tables 4 and 5; they count what is trained."""
-    model = build(WideResnetOptions(depth=depth, widening=widening), (32, 32, 3))
-    trained = sum(int(np.prod(each.shape)) for each in model.trainable_variables)
-    assert round(trained / 1e6, 1) == millions
+    """Zagoruyko and Komodakis 2016, tables 4 and 5."""
+    found = trained(build(WideResnetOptions(depth=depth, widening=widening), (32, 32, 3)))
+    assert found == parameters
+    assert round(found / 1e6, 1) == millions
+
+
+@pytest.mark.parametrize(
+    ("backbone", "published"),
+    [("MobileNetV2", 3_538_984), ("ResNet50", 25_636_712), ("EfficientNetB0", 5_330_564)],
+)
+def test_pretrained_networks_are_as_large_as_published(backbone: str, published: int) -> None:
+    """Keras's counts (3.5 M, 25.6 M, 5.3 M in its table), whose last layer has 1,000 classes.
+
+    EfficientNet's 7 numbers of a normalization, 5,330,571 there, are constants here.
+    """
+    model = build(PretrainedOptions(backbone=backbone, weights="none"), (32, 32, 3))
+    features = model.get_layer("core").get_layer("backbone").output.shape[-1]
+    assert model.count_params() == published - (features + 1) * (1000 - 10)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def compiled(optimizer: OptimizerOptions) -> keras.Model:
         CrossEntropyOptions(label_smoothing=0.1, class_weights=[1.0, 2.0, 0.5]), [8, 8, 7]
     )
     metrics = [keras.metrics.CategoricalAccuracy(name="accuracy")]
-    model.compile(build_optimizer(optimizer), loss, metrics=metrics)
+    model.compile(build_optimizer(optimizer, model.trainable_variables), loss, metrics=metrics)
     build_variables(model)
     return model
 

@@ -106,6 +106,28 @@ def test_frozen_epochs_have_their_own_rate_and_the_schedule_begins_behind_them(
     assert [row["step"] for row in rows] == ["11", "22", "33", "44"]
 
 
+@pytest.mark.parametrize("decaying", ["kernels", "all"])
+def test_the_kernels_alone_decay_in_every_phase(
+    train_as: Callable[..., RunDirectory], decaying: str
+) -> None:
+    """At a rate so low and a decay so strong that nothing but the decay moves a weight."""
+    more = {
+        "train.pretraining": {"name": "contrastive", "epochs": 2},
+        "train.frozen_epochs": 1,
+        "train.optimizer.learning_rate": 1e-6,
+        "train.optimizer.weight_decay": 1e5,
+        "train.optimizer.weight_decay_on": decaying,
+    }
+    run = train_as("run", **more)
+    for layer in load_model(run.model).get_layer("core").layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            assert (np.abs(layer.gamma - 1) < 1e-3).all() == (decaying == "kernels")
+            assert (np.asarray(layer.gamma) < 0.5).all() == (decaying == "all")
+        elif isinstance(layer, keras.layers.Conv2D):
+            deviation = (2 / np.prod(layer.kernel.shape[:3])) ** 0.5  # as it began, he_normal
+            assert np.std(layer.kernel) < 0.5 * deviation
+
+
 # A warm start
 
 
