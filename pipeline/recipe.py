@@ -22,6 +22,7 @@ from ruamel.yaml.error import YAMLError
 
 from models.options import Options
 from pipeline.config import Config
+from pipeline.options.schedules import IN_EPOCHS
 from serve.command import LockstepError
 
 Group = TypeVar("Group", bound=Options)
@@ -103,13 +104,7 @@ def resolve(
     """
     tree = Config().model_dump()
     _merge(tree, recipe)
-    # Names of forms come first: a new form drops the options of the old one, not those given here.
-    for path in sorted(overrides, key=lambda path: not path.endswith(".name")):
-        *parents, leaf = path.split(".")
-        nested: dict[str, Any] = {leaf: overrides[path]}
-        for parent in reversed(parents):
-            nested = {parent: nested}
-        _merge(tree, nested)
+    _merge(tree, _nested(overrides))
     return validated(Config, tree, origin)
 
 
@@ -194,8 +189,32 @@ def _forms(annotation: Any) -> list[type[Options]]:
     return [annotation] if is_group else []
 
 
+def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted path as a tree; of a branch given whole and in parts, both count."""
+    tree: dict[str, Any] = {}
+    for path in sorted(overrides, key=lambda path: path.count(".")):
+        value = overrides[path]
+        for part in reversed(path.split(".")):
+            value = {part: value}
+        _lay_over(tree, value)
+    return tree
+
+
+def _lay_over(tree: dict[str, Any], new: Mapping[str, Any]) -> None:
+    for key, value in new.items():
+        current = tree.get(key)
+        if isinstance(value, Mapping) and isinstance(current, dict):
+            _lay_over(current, value)
+        else:
+            tree[key] = dict(value) if isinstance(value, Mapping) else value
+
+
 def _merge(tree: dict[str, Any], new: Mapping[str, Any]) -> None:
-    """Lay `new` over `tree`; a group that changes its `name` drops the options of the old form."""
+    """Lay `new` over `tree`.
+
+    A group that changes its `name` drops the options of the old form. A length given in one way
+    (`warmup_epochs`) puts the other (`warmup`) out of force.
+    """
     for key, value in new.items():
         current = tree.get(key)
         if isinstance(value, Mapping) and isinstance(current, dict):
@@ -206,6 +225,9 @@ def _merge(tree: dict[str, Any], new: Mapping[str, Any]) -> None:
             continue  # a section whose options are all commented out
         else:
             tree[key] = value
+    for one, other in (*IN_EPOCHS.items(), *((value, key) for key, value in IN_EPOCHS.items())):
+        if new.get(one) is not None and new.get(other) is None and other in tree:
+            tree[other] = None
 
 
 def _one_line(error: ValidationError, root: type[Options]) -> str:
@@ -227,13 +249,21 @@ def _one_line(error: ValidationError, root: type[Options]) -> str:
         hint = nearest(str(context["tag"]), expected.split(", "))
         message = f"{key}.name: expected one of {expected}; got {context['tag']!r}{hint}"
     elif first["type"] == "value_error":
-        message = f"{key}: {first['ctx']['error']}".removeprefix(": ")  # of the whole tree
+        message = _of_a_branch(key, str(first["ctx"]["error"]), known)
     else:
         texts = [item["msg"].removeprefix("Input should be ") for item in (first, *alternatives)]
         text = " or ".join(dict.fromkeys(texts))
         message = f"{key}: expected {text}; got {first['input']!r}"
     others = len(problems) - 1
     return message + (f" (and {others} more)" if others else "")
+
+
+def _of_a_branch(key: str, text: str, known: list[str]) -> str:
+    """What a branch as a whole says, which may name one of its own keys first."""
+    if not key:
+        return text
+    own = f"{key}.{text}"
+    return own if own.partition(":")[0] in known else f"{key}: {text}"
 
 
 def _key(location: tuple[int | str, ...], root: type[Options]) -> str:

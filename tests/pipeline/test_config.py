@@ -375,7 +375,7 @@ def test_another_form_differs_in_its_name_and_in_what_only_one_of_them_has():
         Config().model_dump(), resolve({}, {"train.schedule.name": "constant"}).model_dump()
     ) == [
         "train.schedule.name cosine -> constant",
-        f"train.schedule.warmup_epochs {cosine.warmup_epochs} -> None",
+        f"train.schedule.warmup {cosine.warmup} -> None",
         f"train.schedule.floor {cosine.floor} -> None",
     ]
 
