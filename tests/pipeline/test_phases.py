@@ -258,8 +258,8 @@ def test_time_that_is_over_leaves_a_model(
     [
         (
             {"train.schedule.warmup_epochs": 2.5},
-            "train.schedule.warmup_epochs: expected at most 2, the epochs of the run, got 2.5; give "
-            "a share of the run instead, as warmup: 0.05",
+            "train.schedule.warmup_epochs: expected at most 2, the epochs of the run, got 2.5; "
+            "give a share of the run instead, as warmup: 0.05",
         ),
         (
             {"train.schedule.warmup_epochs": 1.5, "train.frozen_epochs": 1},
