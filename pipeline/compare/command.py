@@ -61,12 +61,12 @@ def _make_and_compare(request: Request) -> int:
     directories = [invocation.run_dir for invocation in request.planned.values()]
     _check_outside(request.output, directories, "--output")
     _check_outside(directories[0].parent, [], "--run-dir")
-    check_writable(request.output)
     for invocation in request.planned.values():
         config, run = invocation.config, RunDirectory(invocation.run_dir)
         sources.identity(config.data)  # what is missing is missing before hours of work
         check_place(run.path, "run", run.config)
         check_model(config, weights=standing(TRAIN, config, run) != "done")
+    check_writable(request.output)
     logging.getLogger("tensorflow").addFilter(_is_worth_saying)
     runs: list[ComparedRun] = []
     failures = 0
