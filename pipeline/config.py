@@ -4,26 +4,39 @@ The text under each field is its line in `--help`. A section that has a `name` i
 several forms, each with its own options; naming another form starts from that form's defaults.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from export.prepared_data import MAX_PROOF_EXAMPLES
 from models.options import CnnOptions, ModelOptions, Options
 from pipeline.options.augment import AugmentOptions
 from pipeline.options.training import TrainOptions
+from serve.image_size import FORMS, parse_image_size
 from serve.image_spec import MOST_PIXELS, ImageSpec
 
 Side = Annotated[int, Field(ge=1, le=4096)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
+def _image_size(value: Any) -> Any:
+    """Height and width from every form that people write; see `serve.image_size`."""
+    if isinstance(value, str) or type(value) is int:
+        return list(parse_image_size(str(value)))
+    if isinstance(value, list) and len(value) == 2 and {type(side) for side in value} == {int}:
+        return value
+    raise ValueError(f"expected {FORMS}; got {value!r}")
+
+
+Size = Annotated[list[Side], Field(min_length=2, max_length=2), BeforeValidator(_image_size)]
+
+
 class PrepareOptions(Options):
     """How images become uint8 arrays and splits."""
 
-    image_size: Annotated[list[Side], Field(min_length=2, max_length=2)] | None = None
-    """Height and width in pixels; null takes the source's own, or 96x96 where its images differ in
-    size or are larger than 512x512."""
+    image_size: Size | None = None
+    """Side, or height and width, in pixels (64, 64x48); null takes the source's own, or 96x96
+    where its images differ in size or are larger than 512x512."""
     channels: Literal[1, 3] | None = None
     """1 for grey, 3 for RGB; null takes the source's own, 1 if all images are stored as grey."""
     resize: Literal["crop", "pad", "stretch"] = "crop"

@@ -17,11 +17,12 @@ from export.quiet_tensorflow import import_tensorflow
 from export.run_directory import RunDirectory
 from export.run_lock import claimed
 from export.verify import ParityError
+from pipeline.checks import check_model
 from pipeline.command_line import Invocation, parse
 from pipeline.config import Config
 from pipeline.data import sources
 from pipeline.recipe import ConfigError, differing_keys, load_recipe, resolve, to_yaml
-from pipeline.stages import Stage, StageFunction, StageRunner
+from pipeline.stages import Stage, StageFunction, StageRunner, standing
 from pipeline.stopping import Stopped, stop_signals
 from pipeline.training import checkpoints
 from serve.atomic import write_text
@@ -125,6 +126,7 @@ def execute(invocation: Invocation) -> None:
     config, run = invocation.config, RunDirectory(invocation.run_dir)
     sources.identity(config.data)  # data that are not there claim no run directory
     check_place(run.path, "run", run.config)
+    check_model(config, weights=standing(TRAIN, config, run) != "done")
     with claimed(run):
         _enter(run, invocation)
         stages = (PREPARE, TRAIN, EVALUATE, EXPORT, QUANTIZE, VERIFY, REPORT)

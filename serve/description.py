@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve.command import LockstepError
+from serve.image_size import parse_image_size
 from serve.image_spec import RESAMPLINGS, RESIZES, ImageSpec
 
 OUTPUTS = ("auto", "logits", "probabilities")
@@ -99,7 +100,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_image_arguments(add: Any) -> None:
     """The options on images, for any command that describes a model."""
-    add("--image-size", metavar="INT[,INT]", type=_size, help="side, or height,width in pixels")
+    add("--image-size", metavar="INT[,INT]", type=_size,
+        help="side, or height and width, in pixels: 224, 224,160 or 224x160")  # fmt: skip
     add("--channels", type=int, choices=(1, 3), help="1 for grey, 3 for RGB")
     add("--resize", choices=RESIZES, help="how another shape is fitted (default: crop)")
     add("--resample", choices=tuple(RESAMPLINGS), help="filter of the resize (default: bilinear)")
@@ -181,8 +183,7 @@ def _normalization(
 
 
 def _size(text: str) -> tuple[int, int]:
-    height, comma, width = text.partition(",")
-    return int(height), int(width if comma else height)
+    return parse_image_size(text)
 
 
 def _numbers(text: str) -> tuple[float, ...]:

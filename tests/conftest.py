@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import models  # noqa: F401  # its import keeps the settings of who runs the tests from Keras
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 

@@ -78,10 +78,11 @@ class TrainOptions(Options):
         if self.frozen_epochs > self.epochs:
             raise ValueError(
                 f"frozen_epochs: expected at most {self.epochs}, the epochs of the run, "
-                f"got {self.frozen_epochs}"
+                f"got {self.frozen_epochs}; set train.epochs or train.frozen_epochs"
             )
         if self.frozen_epochs < self.epochs:
-            problem = does_not_fit(self.schedule, self.epochs - self.frozen_epochs)
+            after = self.epochs - self.frozen_epochs
+            problem = does_not_fit(self.schedule, after, self.frozen_epochs)
             if problem:
                 raise ValueError(f"schedule.{problem}")
         return self

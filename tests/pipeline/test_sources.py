@@ -103,6 +103,9 @@ def test_the_first_image_of_fashion_mnist_is_an_ankle_boot(fashion_mnist):
 IDX = b"\0\0\x08\x02" + b"\0\0\0\x02" + b"\0\0\0\x03" + bytes(range(6))
 
 
+NO_IDX = "expected an idx file of unsigned bytes"
+
+
 def test_an_idx_file_is_read_by_its_header(tmp_path):
     (tmp_path / "good.gz").write_bytes(gzip.compress(IDX))
     assert read_idx(tmp_path / "good.gz").tolist() == [[0, 1, 2], [3, 4, 5]]
@@ -111,14 +114,14 @@ def test_an_idx_file_is_read_by_its_header(tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (gzip.compress(IDX)[:-9], "damaged gzip file"),
-        (b"no gzip at all", "damaged gzip file"),
-        (gzip.compress(IDX[:-1]), r"expected \(.*\) values, got 5"),
-        (gzip.compress(IDX + b"x"), r"expected \(.*\) values, got 7"),
-        (gzip.compress(b"\0\0\x0d" + IDX[3:]), "expected an idx file of unsigned bytes"),
-        (gzip.compress(IDX[:6]), "expected an idx file of unsigned bytes"),
-        (gzip.compress(IDX[:3]), "expected an idx file of unsigned bytes"),
-        (gzip.compress(b""), "expected an idx file of unsigned bytes"),
+        pytest.param(gzip.compress(IDX)[:-9], "damaged gzip file", id="cut off"),
+        pytest.param(b"no gzip at all", "damaged gzip file", id="no gzip"),
+        pytest.param(gzip.compress(IDX[:-1]), r"expected \(.*\) values, got 5", id="too short"),
+        pytest.param(gzip.compress(IDX + b"x"), r"expected \(.*\) values, got 7", id="too long"),
+        pytest.param(gzip.compress(b"\0\0\x0d" + IDX[3:]), NO_IDX, id="floats"),
+        pytest.param(gzip.compress(IDX[:6]), NO_IDX, id="half of the sizes"),
+        pytest.param(gzip.compress(IDX[:3]), NO_IDX, id="three bytes"),
+        pytest.param(gzip.compress(b""), NO_IDX, id="empty"),
     ],
 )
 def test_a_damaged_idx_file_is_refused(tmp_path, content, reason):

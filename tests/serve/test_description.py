@@ -79,7 +79,7 @@ def test_a_list_of_numbers_may_begin_with_a_minus(labels: str, words: list[str])
           for text in ("", "x", "1,", "1;2", "nan", "1,inf", "1e999")),
         *((["--image-size", text],
            f"argument --image-size: expected a size in pixels, got '{text}'; see thing")
-          for text in ("", "x", "8x8", "8,8,3", "8.5", ",8")),
+          for text in ("", "x", "8x8x3", "8,8,3", "8.5", ",8")),
         (["--channels", "2"], "argument --channels: invalid choice: "),
         (["--resize", "squeeze"], "argument --resize: invalid choice: "),
         (["--resample", "best"], "argument --resample: invalid choice: "),
