@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from export.serving_function import BATCH, load_model, probabilities_of, serving_function
 from serve.command import LockstepError
 from serve.description import Description
-from serve.foreign import sums_to_one
 from serve.image_spec import ImageSpec
+from serve.probabilities import sums_to_one
 
 SIXTEEN_BITS = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
 
