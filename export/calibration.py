@@ -12,6 +12,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 BINS = 15
+MANY = 2000
+"""Images in a bin beyond which their draws are summed up by the normal distribution."""
 TEMPERATURES = (0.05, 20.0)
 
 
@@ -62,8 +64,7 @@ def reliability(
     confidence = probabilities.max(axis=1).astype(np.float64)
     correct = probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, bins + 1)
-    # Right-closed, as in the paper; 0 itself cannot be a confidence.
-    position = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    position = _bin_of(confidence, bins)
     return [
         Bin(
             low=float(edges[number]),
@@ -81,6 +82,45 @@ def expected_calibration_error(bins: list[Bin]) -> float:
     """Mean distance of confidence and accuracy, weighted by examples (Guo et al. 2017, eq. 3)."""
     total = sum(item.examples for item in bins)
     return sum(item.examples * abs(item.confidence - item.accuracy) for item in bins) / total
+
+
+def error_by_chance(
+    probabilities: NDArray[np.float32], bins: int = BINS, resamples: int = 1000, seed: int = 0
+) -> float:
+    """The calibration error that a perfectly calibrated model would stay below in 95 % of cases.
+
+    The error of few images is large even where every confidence is right. Consistency resampling
+    (Bröcker and Smith 2007; for classifiers Vaicenavicius et al. 2019): answers are drawn to be
+    right as often as their confidence says, and the error of each draw is computed.
+
+    Args:
+        probabilities: float32 `[examples, classes]`.
+    """
+    generator = np.random.default_rng(seed)
+    confidence = np.clip(probabilities.max(axis=1).astype(np.float64), 0, 1)
+    position = _bin_of(confidence, bins)
+    errors = np.zeros(resamples)
+    for number in range(bins):
+        inside = confidence[position == number]
+        if len(inside):
+            errors += np.abs(_right_answers(inside, resamples, generator) - inside.sum())
+    return float(np.quantile(errors / len(confidence), 0.95))
+
+
+def _right_answers(
+    confidence: NDArray[np.float64], resamples: int, generator: np.random.Generator
+) -> NDArray[np.float64]:
+    """How many answers are right, in each of `resamples` draws."""
+    if len(confidence) > MANY:  # the sum of so many draws is normal
+        spread = float(np.sqrt((confidence * (1 - confidence)).sum()))
+        return generator.normal(confidence.sum(), spread, resamples)
+    draws: NDArray[np.bool_] = generator.random((resamples, len(confidence))) < confidence
+    return draws.sum(axis=1).astype(np.float64)
+
+
+def _bin_of(confidence: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
+    """Right-closed, as in the paper; 0 itself cannot be a confidence."""
+    return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
 
 
 def threshold_for(probabilities: NDArray[np.float32], coverage: float) -> float:

@@ -4,13 +4,13 @@ Precision, recall and F1 come from the confusion matrix, as in scikit-learn with
 `zero_division=0`; a test holds them to it.
 """
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from export.figures import cross_entropy
+from export.intervals import wilson_interval
 
 
 def classification_figures(
@@ -74,15 +74,6 @@ def precision_recall_f1(
     recall = hits / np.maximum(actual, 1)
     f1 = 2 * hits / np.maximum(predicted + actual, 1)
     return precision, recall, f1
-
-
-def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
-    """The score interval of a proportion (Wilson 1927); 95 % by default."""
-    share = successes / trials
-    denominator = 1 + z**2 / trials
-    middle = (share + z**2 / (2 * trials)) / denominator
-    spread = z / denominator * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-    return max(0.0, middle - spread), min(1.0, middle + spread)
 
 
 def top_k_accuracy(labels: NDArray[np.int64], probabilities: NDArray[np.float32], k: int) -> float:
