@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn import metrics as sklearn
 
-from pipeline.evaluation.metrics import classification_figures, wilson_interval
+from pipeline.evaluation.metrics import classification_figures
 
 Answers = tuple[NDArray[np.int64], NDArray[np.float32]]
 
@@ -71,17 +71,3 @@ def test_a_certain_and_wrong_answer_has_a_finite_loss() -> None:
     assert classification_figures(labels, probabilities, ["a", "b"])["loss"] == pytest.approx(
         -np.log(1e-12)
     )
-
-
-@pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"),
-    [
-        # Wilson score intervals as given by statsmodels' proportion_confint(method="wilson")
-        (98, 100, 0.929989, 0.994498),
-        (10, 10, 0.722467, 1.0),
-        (0, 10, 0.0, 0.277533),
-        (9250, 10000, 0.919672, 0.930002),
-    ],
-)
-def test_wilson_interval(successes: int, trials: int, low: float, high: float) -> None:
-    assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=2e-6)
