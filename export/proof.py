@@ -22,6 +22,7 @@ from export.batch_path import command_runs
 from export.calibration import selective_accuracy
 from export.examples import Examples, PathError
 from export.parity import BATCH_SIZES, Check, Comparison, compare
+from export.scoring import multi_label
 from export.server_path import server_runs
 from export.serving_function import ExportError
 from export.to_onnx import check_graph
@@ -85,6 +86,7 @@ def check_runs(
         answers,
         examples.labels,
         examples.class_names,
+        scoring=multi_label(examples.thresholds) if examples.thresholds else None,
         allowed_drop=allowed_drop,
     )
     check = _with_row(comparison, examples.rows)
