@@ -1,0 +1,224 @@
+"""The usual ways to make numbers of a photo, tried on some of the images: which is the model's?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.foreign.head import Head
+from export.foreign.images import ReadImages
+from export.foreign.model import ForeignKerasModel, Scaling
+from export.foreign.outputs import OutputsError, decide
+from export.intervals import paired_interval
+from export.prepared_data import evenly_spaced
+from export.progress import counted
+from serve.description import Description
+from serve.image_spec import RESIZES
+from serve.images import read_image
+from serve.rounding import rounded
+
+SAMPLE = 200
+"""So many images at most are tried in every way."""
+
+
+@dataclass(frozen=True)
+class InputRange:
+    """A usual form of input.
+
+    Attributes:
+        name: what it is called.
+        option: what to type for it.
+        mean, std: per channel, in units of pixel / 255.
+        is_bgr: blue comes first; no option says that.
+    """
+
+    name: str
+    option: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    is_bgr: bool = False
+
+
+RANGES = (
+    InputRange("0 to 255", "--input-range 0,255", (0.0,), (1 / 255,)),
+    InputRange("0 to 1", "--input-range 0,1", (0.0,), (1.0,)),
+    InputRange("-1 to 1", "--input-range=-1,1", (0.5,), (0.5,)),
+)
+IMAGENET = InputRange(
+    "ImageNet's mean and deviation",
+    "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
+    (0.485, 0.456, 0.406),
+    (0.229, 0.224, 0.225),
+)
+CAFFE = InputRange(
+    "BGR less ImageNet's mean (caffe)",
+    "put keras.applications.resnet50.preprocess_input at the beginning of the model and save it "
+    "again, --input-range 0,255",
+    (123.68 / 255, 116.779 / 255, 103.939 / 255),
+    (1 / 255,) * 3,
+    is_bgr=True,
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One way of input, tried.
+
+    Attributes:
+        form: the range of the numbers.
+        resize: how another shape was fitted, or "" where every way gives the same pixels.
+        right: bool `[labelled images]`, whether the answer was the label; empty without labels.
+        fit: mean log-probability of the right label, which decides between equal accuracies.
+        confidence: mean probability of the answer.
+        answers: how many different labels were answered.
+    """
+
+    form: InputRange
+    resize: str
+    right: NDArray[np.bool_]
+    fit: float
+    confidence: float
+    answers: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the labelled images that were answered rightly."""
+        return float(self.right.mean())
+
+    @property
+    def options(self) -> str:
+        """What to type for it."""
+        return self.form.option + (f" --resize {self.resize}" if self.resize else "")
+
+
+def usual_ranges(channels: int) -> tuple[InputRange, ...]:
+    """The forms of input that models of so many channels usually take."""
+    return (*RANGES, IMAGENET, CAFFE) if channels == 3 else RANGES
+
+
+class Sample:
+    """Some of the images, read in several ways.
+
+    Args:
+        resizes: the ways to fit another shape.
+    """
+
+    def __init__(self, model: ForeignKerasModel, read: ReadImages, resizes: Sequence[str]) -> None:
+        known = read.labelled
+        chosen = evenly_spaced(known if len(known) else np.arange(len(read.paths)), SAMPLE)
+        self.labels = read.numbers[chosen] if len(known) else None
+        self.positions = chosen
+        files = [read.paths[number] for number in chosen]
+        self._model = model
+        self.pixels: dict[str, NDArray[np.uint8]] = {}
+        for resize in resizes:
+            spec = replace(model.spec, resize=resize)
+            read_so = counted(files, f"read with --resize {resize}", "images")
+            self.pixels[resize] = np.stack([read_image(path, spec) for path in read_so])
+        first = next(iter(self.pixels.values()))
+        if len(resizes) > 1 and all(np.array_equal(first, one) for one in self.pixels.values()):
+            self.pixels = {"": first}  # they all have the model's shape
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def trials(
+        self, forms: Sequence[InputRange], kind: str, stated: str, class_names: Sequence[str]
+    ) -> list[Trial]:
+        """Every form of input with every way to fit another shape.
+
+        Args:
+            kind, stated: as in `outputs.decide`.
+        """
+        ways = [(form, resize) for form in forms for resize in self.pixels]
+        return [
+            self._trial(form, resize, kind, stated)
+            for form, resize in counted(ways, f"try on {len(self)} images", "ways of input")
+        ]
+
+    def _trial(self, form: InputRange, resize: str, kind: str, stated: str) -> Trial:
+        answers = self._answers(form, self.pixels[resize])
+        head = _head(answers, kind, stated)
+        probabilities = head.in_keras(np.nan_to_num(answers))
+        best = probabilities.argmax(axis=1)
+        right, fit = np.zeros(0, bool), 0.0
+        if self.labels is not None:
+            right = (best == self.labels) & np.isfinite(answers).all(axis=1)
+            of_label = probabilities[np.arange(len(best)), self.labels]
+            fit = float(np.log(np.clip(of_label, 1e-12, 1)).mean())
+        confidence = float(probabilities.max(axis=1).mean())
+        return Trial(form, resize, right, fit, confidence, len(np.unique(best)))
+
+    def _answers(self, form: InputRange, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        scaling = scaling_of(form, self._model.spec.channels)
+        if form.is_bgr:
+            pixels, scaling = pixels[..., ::-1], (scaling[0][::-1], scaling[1][::-1])
+        return self._model.answers(pixels, scaling)
+
+
+def scaling_of(form: InputRange, channels: int) -> Scaling:
+    """Scale and offset of a usual form of input."""
+    description = Description(("a", "b"), mean=form.mean, std=form.std)
+    return description.scale_and_offset(channels)
+
+
+def _head(answers: NDArray[np.float32], kind: str, stated: str) -> Head:
+    """What belongs behind the model, guessed where it cannot be told: only for a table."""
+    try:
+        return decide(answers, kind, stated).head
+    except OutputsError:
+        finite = np.nan_to_num(answers)
+        within = bool(finite.min() >= 0 and finite.max() <= 1)
+        return Head("sigmoid" if within else "logits", is_pair=answers.shape[1] == 1)
+
+
+def best_of(trials: Sequence[Trial]) -> Trial:
+    """The trial with the highest accuracy; of several, the one with the best fit."""
+    return max(trials, key=lambda trial: (trial.accuracy, trial.fit))
+
+
+def is_better(one: Trial, other: Trial) -> bool:
+    """Whether one is more accurate beyond doubt: the 95 % interval of the difference is above 0."""
+    return surely_more(one.right, other.right)
+
+
+def surely_more(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
+    """Whether more of the same images are right in one: the 95 % interval is above 0."""
+    counts = [
+        int(((one == first) & (other == second)).sum())
+        for first, second in ((True, True), (True, False), (False, True), (False, False))
+    ]
+    return paired_interval(*counts)[0] > 0
+
+
+def table(trials: Sequence[Trial]) -> list[str]:
+    """The trials as a small table, a row for each form of input; the best is marked."""
+    measured = bool(len(trials[0].right))
+    resizes = list(dict.fromkeys(trial.resize for trial in trials))
+    best = best_of(trials) if measured else None
+    cells: dict[str, list[str]] = {}
+    for trial in trials:
+        cells.setdefault(trial.form.name, []).append(_cell(trial, best))
+    head = "".join(f"{resize or 'any resize':>16}" for resize in resizes)
+    lines = [f"{'input':<34}{head}"]
+    lines += [f"{name:<34}" + "".join(f"{cell:>16}" for cell in row) for name, row in cells.items()]
+    if measured:
+        lines.append("* best   ~ not told apart from it by so few images")
+    return lines
+
+
+def _cell(trial: Trial, best: Trial | None) -> str:
+    if best is None:
+        return f"{trial.confidence:.2f}, {trial.answers}"
+    mark = "*" if trial is best else " " if is_better(best, trial) else "~"
+    return f"{rounded(trial.accuracy, len(trial.right))}{mark}"
+
+
+def in_all_ways(
+    model: ForeignKerasModel, read: ReadImages, resizes: Sequence[str] | None, **known: Any
+) -> list[Trial]:
+    """Every usual form of input with every way to fit another shape, or with the ways given."""
+    sample = Sample(model, read, resizes or RESIZES)
+    return sample.trials(usual_ranges(model.spec.channels), **known)
