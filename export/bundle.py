@@ -11,7 +11,6 @@ measured too, and what would give a far better one is said: equal is not yet rig
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,18 +104,14 @@ def main(arguments: list[str] | None = None) -> int:
         custom=options.custom,
         resize_said=options.resize is not None,
     )
-    if options.threshold is not None:
-        request = replace(request, thresholds=options.threshold)
     checks, adopted = bundle(request, options.output)
     from export.verify import format_checks
 
     print(format_checks(checks))
     print("\n".join(judged(adopted)))
-    size = options.output.stat().st_size / 1e6
-    task = f"{adopted.decision.head.task}, " if adopted.decision.head.task != "single-label" else ""
-    print(
-        f"bundle     {options.output}, {size:.2f} MB, {task}proven on {len(adopted.read.paths)} images"
-    )
+    size, task = options.output.stat().st_size / 1e6, adopted.decision.head.task
+    proven = f"{task}, proven on {len(adopted.read.paths)} images"
+    print(f"bundle     {options.output}, {size:.2f} MB, {proven}")
     return 0
 
 
@@ -142,9 +137,6 @@ def _parser() -> CommandParser:
         help=f"images at most, evenly spaced (default: {MAX_PROOF_EXAMPLES})")  # fmt: skip
     add("--custom", metavar="FILE", type=Path,
         help="Python file with the model's own layers and functions; its code is run")  # fmt: skip
-    add("--threshold", metavar="NUMBERS", type=_thresholds,
-        help="multi-label: probability from which an image has a label, one number or one for "
-        "each label (default: 0.5)")  # fmt: skip
     add_image_arguments(add)
     return parser
 
@@ -160,16 +152,6 @@ def _check_paths(options: argparse.Namespace) -> None:
         raise LockstepError(f"--custom: expected a Python file, got {options.custom}")
     if options.output.is_dir():
         raise LockstepError(f"--output: expected a file, got the folder {options.output}")
-
-
-def _thresholds(text: str) -> tuple[float, ...]:
-    numbers = tuple(map(float, text.split(",")))
-    if not all(0 < number < 1 for number in numbers):
-        raise ValueError
-    return numbers
-
-
-_thresholds.__name__ = "probabilities between 0 and 1"
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from serve.bundle import METADATA_KEY, BundleDocument, bundle_document
 from serve.command import CommandParser, LockstepError, printable, run_command
+from serve.multi_label import MULTI_LABEL
 from serve.onnx_file import TensorInfo, outline, read_file
 
 SHOWN_CLASSES = 20
@@ -99,6 +100,9 @@ def _document_rows(document: BundleDocument) -> list[tuple[str, str]]:
         ("in the graph", f"(pixel / 255 - {_list(document.mean)}) / {_list(document.std)}, "
          f"temperature {document.temperature:.4g}"),
     ]  # fmt: skip
+    if document.task == MULTI_LABEL:
+        rows.append(("task", f"{document.task}: an image has every label from its threshold on"))
+        rows.append(("thresholds", _thresholds(document)))
     if document.rejection:
         rows.append(
             ("uncertain", f"below {document.rejection.threshold:.4f}; the rest is "
@@ -112,6 +116,16 @@ def _document_rows(document: BundleDocument) -> list[tuple[str, str]]:
     rows.append(("data", document.dataset_fingerprint or "unknown"))
     rows.append(("config", document.config_hash or "unknown"))
     return rows
+
+
+def _thresholds(document: BundleDocument) -> str:
+    """An image has a label from here on."""
+    different = set(document.thresholds)
+    if len(different) == 1:
+        return f"{different.pop():.4g} for every label"
+    shown = dict(zip(document.class_names, document.thresholds, strict=True))
+    more = ", …" if len(shown) > SHOWN_CLASSES else ""
+    return _pairs(dict(list(shown.items())[:SHOWN_CLASSES])) + more
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

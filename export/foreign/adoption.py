@@ -53,7 +53,6 @@ class Request:
         max_examples: images at most.
         custom: a Python file with classes of the model's own.
         resize_said: whether `given.resize` was said, or is the default.
-        thresholds: multi-label: one probability for all labels, or one for each.
     """
 
     model: Path
@@ -62,7 +61,6 @@ class Request:
     max_examples: int = MAX_PROOF_EXAMPLES
     custom: Path | None = None
     resize_said: bool = False
-    thresholds: tuple[float, ...] = (0.5,)
 
 
 @dataclass(frozen=True)
@@ -145,6 +143,8 @@ def adopt_and_measure(request: Request) -> Adopted:
     scaling = given.scale_and_offset(model.spec.channels)
     answers = model.answers(read.pixels, scaling, show="Keras predict")
     decision = decide(answers, kind, given.outputs)
+    if given.thresholds and decision.head.task == "single-label":
+        raise LockstepError("--threshold: the model is single-label: its answer is one label")
     reference = decision.head.in_keras(answers)
     adopted = Adopted(
         request=request, given=given, model=model, scaling=scaling, read=read, decision=decision,

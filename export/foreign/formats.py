@@ -15,6 +15,7 @@ KEEP = "; only for a file that you trust: loading it can run code"
 FROM_HDF5 = (
     'python -c "import keras; keras.saving.load_model({name!r}, compile=False).save({new!r})"'
 )
+TORCH = "export it to ONNX with torch.onnx.export, then serve.batch --labels"
 FROM_KERAS_2 = (
     'pip install tf_keras, python -c "import tf_keras; tf_keras.models.load_model({name!r}, '
     'compile=False).save({h5!r})", then ' + FROM_HDF5.replace("{name!r}", "{h5!r}")
@@ -72,7 +73,7 @@ def _file(path: Path) -> tuple[str, str] | None:
     if suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors"):
         return (
             "a PyTorch file",
-            "export it to ONNX with torch.onnx.export, then serve.batch --labels",
+            TORCH,
         )
     if suffix == ".pb":
         return "a TensorFlow graph", "give the Keras model that it was made from"
@@ -97,9 +98,7 @@ def _hdf5(path: Path) -> tuple[str, str]:
     if whole:
         kind = "a whole model as HDF5"
         if path.suffix not in (".h5", ".hdf5"):
-            kind += (
-                f" named {path.suffix or 'without an ending'}, which must first be renamed to .h5"
-            )
+            kind += ", which must first be renamed to .h5"
         return kind, FROM_HDF5 + KEEP
     return "HDF5 with weights alone, without the model", WEIGHTS
 
@@ -109,8 +108,7 @@ def _zip(path: Path) -> tuple[str, str] | None:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             if any(name.endswith("data.pkl") for name in names):
-                torch = "export it to ONNX with torch.onnx.export, then serve.batch --labels"
-                return "a PyTorch file", torch
+                return "a PyTorch file", TORCH
             if "config.json" not in names:
                 return None if path.suffix == ".keras" else _ARCHIVE
             metadata = json.loads(archive.read("metadata.json"))

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from export.foreign.head import Head
 from export.foreign.tail import LOGARITHM, RAW, SIGMOID, SOFTMAX
 from serve.command import LockstepError
-from serve.foreign import sums_to_one
+from serve.probabilities import are_shares, sums_to_one
 
 TINY = 1e-5
-"""Rounding may put a probability so far outside of 0 to 1."""
+"""A probability so near to 0 or 1 is a saturated one."""
 
 CHOICES = (
     "--outputs sigmoid (each label has a probability of its own), --outputs logits (a softmax "
@@ -77,7 +77,7 @@ def _stated(answers: NDArray[np.float32], kind: str, stated: str) -> Decision:
             "--outputs logits if a softmax belongs behind them, --outputs sigmoid if each label "
             "has a probability of its own"
         )
-    if stated == "sigmoid" and not _within_0_and_1(answers):
+    if stated == "sigmoid" and not are_shares(answers):
         raise OutputsError(
             f"--outputs sigmoid: expected answers from 0 to 1, got {_range(answers)}; for logits "
             "of independent labels put a sigmoid behind the model: keras.Sequential([model, "
@@ -88,7 +88,7 @@ def _stated(answers: NDArray[np.float32], kind: str, stated: str) -> Decision:
             "--outputs sigmoid, but the model's answers sum to 1 for every image, as a softmax's "
             "do: if an image has one label only, say --outputs probabilities"
         )
-    if stated == "logits" and _within_0_and_1(answers):
+    if stated == "logits" and are_shares(answers):
         what = "sum to 1 for every image" if sums_to_one(answers) else "lie between 0 and 1"
         better = "probabilities" if sums_to_one(answers) else "sigmoid"
         warnings.append(
@@ -99,7 +99,7 @@ def _stated(answers: NDArray[np.float32], kind: str, stated: str) -> Decision:
 
 
 def _found(answers: NDArray[np.float32], kind: str) -> Decision:
-    distribution, within = sums_to_one(answers), _within_0_and_1(answers)
+    distribution, within = sums_to_one(answers), are_shares(answers)
     if kind == SOFTMAX and distribution:
         return Decision(Head("probabilities"), "the graph ends in a softmax")
     if kind == SIGMOID:
@@ -121,7 +121,7 @@ def _found(answers: NDArray[np.float32], kind: str) -> Decision:
 
 def _of_one(answers: NDArray[np.float32], kind: str, stated: str) -> Decision:
     """One output: the probability, or the logit, of the second of two labels."""
-    within = _within_0_and_1(answers)
+    within = are_shares(answers)
     if kind == SOFTMAX and bool((answers == 1).all()):
         raise OutputsError(
             "the model has one output and a softmax over it, which is 1 for every image: it cannot "
@@ -154,10 +154,6 @@ def _of_one(answers: NDArray[np.float32], kind: str, stated: str) -> Decision:
         )
     head = Head("logits" if stated == "logits" else "sigmoid", is_pair=True)
     return Decision(head, "as said with --outputs", warnings)
-
-
-def _within_0_and_1(answers: NDArray[np.float32]) -> bool:
-    return bool(answers.min() >= -TINY and answers.max() <= 1 + TINY)
 
 
 def _is_one_hot(answers: NDArray[np.float32]) -> bool:

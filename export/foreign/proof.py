@@ -18,7 +18,6 @@ from export.serving_function import ExportError
 from export.to_onnx import creation_time, export_onnx, tool_versions
 from export.verify import ParityError, failures
 from serve.bundle import BundleDocument
-from serve.command import LockstepError
 
 
 def prove(adopted: Adopted, output: Path) -> dict[str, Check]:
@@ -76,7 +75,7 @@ def bundle_document(adopted: Adopted) -> BundleDocument:
         versions=tool_versions(),
         created=creation_time(),
         task=task,
-        thresholds=_thresholds(adopted.request, task),
+        thresholds=given.label_thresholds() if task == "multi-label" else (),
         verdict=adopted.verdict,
     )
 
@@ -86,22 +85,6 @@ def _metrics(adopted: Adopted) -> dict[str, float]:
     if adopted.accuracy is None:
         return {"examples": len(adopted.reference)}
     return {"examples": len(adopted.read.labelled), "accuracy": adopted.accuracy}
-
-
-def _thresholds(request: Request, task: str) -> tuple[float, ...]:
-    """One for each label of a multi-label model.
-
-    Raises:
-        LockstepError: neither one number nor one for each label.
-    """
-    if task == "single-label":
-        return ()
-    labels = len(request.given.class_names)
-    if len(request.thresholds) not in (1, labels):
-        raise LockstepError(
-            f"--threshold: expected 1 or {labels} numbers, got {len(request.thresholds)}"
-        )
-    return request.thresholds * (labels if len(request.thresholds) == 1 else 1)
 
 
 def _config_hash(request: Request, given: object) -> str:

@@ -124,7 +124,7 @@ class Restless(layers.Layer):
 
 
 def test_random_numbers_in_the_answer_are_refused() -> None:
-    with pytest.raises(ExportError, match="draws random numbers .*Random"):
+    with pytest.raises(ExportError, match=r"draws random numbers .*Random"):
         serving_function(model_with(Restless()))
 
 
