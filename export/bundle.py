@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from export.foreign.adoption import Adopted, Request
 
 SHOWN = 20
-LINE = 72
+FRAME = "!" * 72
+ALARMING = ("better than the commonest class", "more than one answer", "every class is found")
+"""Findings that, if bad, say that the model or its description is wrong."""
 
 
 def bundle(request: "Request", output: Path) -> "tuple[dict[str, Check], Adopted]":
@@ -63,25 +65,20 @@ def found(adopted: "Adopted") -> list[str]:
 
 
 def judged(adopted: "Adopted") -> list[str]:
-    """The verdict and every warning; in a frame if anything speaks against the model."""
-    lines = [f"{item.status:<10} {item.text}" for item in adopted.verdict]
-    bad = [item.text for item in adopted.verdict if item.status == "bad"]
-    if not (bad or adopted.warnings):
+    """The verdict and every warning; framed if something says that the answers are wrong."""
+    alarms = [item for item in adopted.verdict if item.status == "bad" and item.name in ALARMING]
+    calm = [item for item in adopted.verdict if item not in alarms]
+    lines = [f"{item.status:<10} {item.text}" for item in calm]
+    if not (alarms or adopted.warnings):
         return lines
-    frame = "!" * LINE
-    wrong = [*(f"WARNING    {text}" for text in (*adopted.warnings, *bad))]
-    if bad and not adopted.warnings:
+    wrong = [*(item.text for item in alarms), *adopted.warnings]
+    if not adopted.warnings:
         wrong.append(
-            "likely causes: another input range (--input-range, --mean, --std), another order of "
-            "the labels, another --resize"
+            "likely causes: another input range (--input-range, --mean, --std), labels in another "
+            "order, another --resize, or a model that was not trained on such images"
         )
-    return [
-        *lines,
-        frame,
-        "the bundle answers as Keras does, but likely not as it should:",
-        *wrong,
-        frame,
-    ]
+    title = "the bundle answers as Keras does, but likely not as it should:"
+    return [*lines, FRAME, title, *(f"WARNING    {text}" for text in wrong), FRAME]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -110,7 +107,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(format_checks(checks))
     print("\n".join(judged(adopted)))
     size, task = options.output.stat().st_size / 1e6, adopted.decision.head.task
-    proven = f"{task}, proven on {len(adopted.read.paths)} images"
+    print(f"accuracy   {adopted.accuracy_told()}")
+    proven = f"{task}, proven on {len(adopted.read.paths):,} images"
     print(f"bundle     {options.output}, {size:.2f} MB, {proven}")
     return 0
 

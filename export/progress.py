@@ -18,15 +18,15 @@ def step(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def counted(items: Sequence[Item], text: str, unit: str) -> Iterator[Item]:
+def counted(items: Sequence[Item], text: str) -> Iterator[Item]:
     """The items, while a bar or a line every few seconds says how many are done."""
     if sys.stderr.isatty():
-        yield from tqdm(items, desc=text, unit=f" {unit}", leave=False)
+        yield from tqdm(items, desc=text, leave=False)
         return
-    step(f"{text}: {len(items):,} {unit}")
+    step(text)
     said = time.monotonic()
     for done, item in enumerate(items):
         if time.monotonic() - said > EVERY:
-            step(f"{text}: {done:,} of {len(items):,} {unit}")
+            step(f"{text}: {done:,} of {len(items):,}")
             said = time.monotonic()
         yield item

@@ -18,13 +18,12 @@ from export.foreign.outputs import Decision, decide
 from export.foreign.tail import kind_of_answers
 from export.foreign.trials import (
     RANGES,
-    SAMPLE,
     InputRange,
     Sample,
     Trial,
     best_of,
-    in_all_ways,
     is_better,
+    surely_more,
     table,
     usual_ranges,
 )
@@ -141,7 +140,9 @@ def adopt_and_measure(request: Request) -> Adopted:
             "--std scale before them: scaled twice? leave the option out"
         )
     scaling = given.scale_and_offset(model.spec.channels)
-    answers = model.answers(read.pixels, scaling, show="Keras predict")
+    answers = model.answers(
+        read.pixels, scaling, show=f"Keras predict on {len(read.paths):,} images"
+    )
     decision = decide(answers, kind, given.outputs)
     if given.thresholds and decision.head.task == "single-label":
         raise LockstepError("--threshold: the model is single-label: its answer is one label")
@@ -183,17 +184,16 @@ def _measured(adopted: Adopted, kind: str) -> Adopted:
 def _likelier_input(adopted: Adopted, kind: str) -> tuple[list[str], list[str]]:
     """Warnings and tables of other ways to fit another shape and of other ranges, on a sample."""
     request, model, given = adopted.request, adopted.model, adopted.given
+    stated = adopted.decision.head.outputs
     mean, std = given.normalization(model.spec.channels)
-    as_is = InputRange("as given", "", mean, std)
-    known = {"kind": kind, "stated": adopted.decision.head.outputs, "class_names": ()}
-    warnings, tables = [], []
-    resizes = (given.resize,) if request.resize_said else RESIZES
-    sample = Sample(model, adopted.read, resizes)
-    trials = sample.trials([as_is], **known)  # type: ignore[arg-type]
+    sample = Sample(model, adopted.read, (given.resize,) if request.resize_said else RESIZES)
+    trials = sample.trials([InputRange("as given", "", mean, std)], kind, stated)
     here = next(trial for trial in trials if trial.resize in ("", given.resize))
+    warnings, tables = [], []
     if len(trials) > 1:
+        title = f"accuracy on {len(sample)} images, by --resize"
+        tables.append("\n".join([title, *table(trials)]))
         best = best_of(trials)
-        tables.append("\n".join([f"accuracy on {len(sample)} images, by --resize", *table(trials)]))
         if _is_far_better(best, here):
             warnings.append(
                 f"--resize {best.resize} gives {_shown(best)}, --resize {here.resize} "
@@ -201,12 +201,11 @@ def _likelier_input(adopted: Adopted, kind: str) -> tuple[list[str], list[str]]:
             )
     if not model.takes_pixels:
         others = [form for form in usual_ranges(model.spec.channels) if not _same(form, given)]
-        here_alone = Sample(model, adopted.read, (here.resize or given.resize,))
-        best = best_of(here_alone.trials(others, **known))  # type: ignore[arg-type]
+        best = best_of(sample.trials(others, kind, stated, [here.resize]))
         if _is_far_better(best, here):
             warnings.append(
-                f"pixels as {best.form.name} give {_shown(best)}, as now {_shown(here)}: say "
-                f"{best.form.option}"
+                f"pixels as {best.form.name} give {_shown(best)}, as now {_shown(here)}: "
+                f"{best.form.advice}"
             )
     return warnings, tables
 
@@ -223,34 +222,35 @@ def _ask_for_range(
     request: Request, model: ForeignKerasModel, read: ReadImages, kind: str
 ) -> RangeError:
     """The error that asks, after a table of the usual ways was printed."""
-    resizes = (request.given.resize,) if request.resize_said else None
-    trials = in_all_ways(
-        model, read, resizes, kind=kind, stated=request.given.outputs,
-        class_names=request.given.class_names,
-    )  # fmt: skip
+    names = request.given.class_names
+    sample = Sample(model, read, (request.given.resize,) if request.resize_said else RESIZES)
+    trials = sample.trials(usual_ranges(model.spec.channels), kind, request.given.outputs)
     asked = (
         f"{request.model}: neither the model nor you say which numbers stand for black and white: "
         "say --input-range LOW,HIGH, or --mean and --std"
     )
-    count = min(len(read.paths), SAMPLE)
-    if not len(trials[0].right):
-        print(f"mean confidence and number of different answers on {count} images; no accuracy:")
-        print(f"{read.why_not_measured(request.given.class_names)}")
+    if sample.labels is None:
+        print(f"accuracy   not measured: {read.why_not_measured(names)}")
+        print(f"mean confidence, and number of different answers on {len(sample)} images:")
         print("\n".join(table(trials)))
-        print("these cannot tell which is right: put some images in folders named after the labels")
-        return RangeError(f"{asked}; see the table above")
+        print("these cannot tell which is right: put images in folders named after the labels")
+        return RangeError(f"{asked}; without labelled images the table above cannot tell which")
+    print(f"accuracy on {len(sample)} images with a known label, by input and --resize")
+    print("\n".join([*table(trials), *read.told(names)]))
     best = best_of(trials)
-    print(f"accuracy on {len(best.right)} images with a known label, by input and --resize")
-    print("\n".join(table(trials)))
-    for line in read.told(request.given.class_names):
-        print(line)
-    unclear = [
-        trial.options for trial in trials if not is_better(best, trial) and trial is not best
-    ]
-    print(f"best: {best.options}")
+    always = sample.labels == np.bincount(sample.labels).argmax()
+    if not surely_more(best.right, always):
+        ordered = [other_order(sample.labels, trial.answered, names) for trial in trials]
+        pairs = zip(trials, ordered, strict=True)
+        causes = [f"with {trial.options} {order}" for trial, order in pairs if order]
+        found = causes[0] if causes else "is --labels in the order of the training?"
+        print(f"none is better than always answering the commonest class; {found}")
+        return RangeError(f"{asked}; none of the usual ones is better than chance here; {found}")
+    unclear = [one for one in trials if one is not best and not is_better(best, one)]
     if unclear:
-        print(f"these images cannot tell {len(unclear)} other ways from it")
-    return RangeError(f"{asked}; best on {len(best.right)} images: {best.options}")
+        print(f"these images cannot tell {len(unclear)} other ways from the best")
+    print(f"best: {best.options}")
+    return RangeError(f"{asked}; best on {len(sample)} images: {best.options}")
 
 
 def _pixels(given: Description) -> Description:

@@ -121,5 +121,7 @@ def _measured(black: NDArray[np.float64], white: NDArray[np.float64]) -> FirstLa
     if not np.isfinite(difference) or difference == 0:
         return None
     scale, offset = 255 / difference, np.median(black)
-    centre = float(-offset * scale)
-    return None if abs(scale - 1) < 1e-6 and abs(centre) < 1e-6 else FirstLayers(centre, scale)
+    centre = float(-offset * scale) + 0.0  # no -0
+    return (
+        None if abs(scale - 1) < 1e-6 and abs(centre) < 1e-6 else FirstLayers(centre, float(scale))
+    )

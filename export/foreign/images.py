@@ -95,7 +95,7 @@ def read_images(
     pixels = np.empty((len(chosen), *spec.shape), np.uint8)
     paths: list[Path] = []
     unreadable: list[tuple[Path, str]] = []
-    for path in counted(chosen, "read", "images"):
+    for path in counted(chosen, f"read {len(chosen):,} images"):
         try:
             pixels[len(paths)] = read_image(path, spec)
             paths.append(path)

@@ -68,7 +68,7 @@ class ForeignKerasModel:
         """
         starts = range(0, len(pixels), BATCH)
         if show:
-            starts = counted(starts, show, "batches")  # type: ignore[assignment]
+            starts = counted(starts, show)  # type: ignore[assignment]
         found = [self._predict(pixels[start : start + BATCH], scaling) for start in starts]
         return np.concatenate(found)
 

@@ -114,8 +114,8 @@ def _found(answers: NDArray[np.float32], kind: str) -> Decision:
     if kind == RAW and not within:
         return Decision(Head("logits"), "the graph ends without a softmax or a sigmoid")
     raise OutputsError(
-        f"the model does not say what it gives: its answers are {_range(answers)} and their sums "
-        f"for an image {_sums(answers)}{_hint(kind)}; say {CHOICES}"
+        f"the model does not say what it gives: its answers are {_range(answers)}, with "
+        f"{_sums(answers)} for an image{_hint(kind)}; say {CHOICES}"
     )
 
 

@@ -35,10 +35,14 @@ def one_array_to_one_array(model: keras.Model) -> keras.Model:
             )
     if isinstance(model.inputs[0].shape[0], int):
         model = _with_open_batch(model)
-    plain = isinstance(model.input, keras.KerasTensor) and isinstance(
-        model.output, keras.KerasTensor
-    )
-    return model if plain else keras.Model(model.inputs[0], model.outputs[0])
+    if isinstance(model, keras.Sequential) or not _is_wrapped(model):
+        return model
+    return keras.Model(model.inputs[0], model.outputs[0])
+
+
+def _is_wrapped(model: keras.Model) -> bool:
+    """Whether a functional model takes or gives a dictionary or a list."""
+    return bool(tf.nest.is_nested(model._inputs_struct) or tf.nest.is_nested(model._outputs_struct))
 
 
 def _described(model: keras.Model, kind: str, tensors: Any) -> list[tuple[str, tuple[Any, ...]]]:

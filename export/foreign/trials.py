@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from export.intervals import paired_interval
 from export.prepared_data import evenly_spaced
 from export.progress import counted
 from serve.description import Description
-from serve.image_spec import RESIZES
 from serve.images import read_image
 from serve.rounding import rounded
 
@@ -40,6 +39,16 @@ class InputRange:
     std: tuple[float, ...]
     is_bgr: bool = False
 
+    @property
+    def advice(self) -> str:
+        """What to do to use it."""
+        if self.option:
+            return f"say {self.option}"
+        return (
+            "no option says so: put keras.applications.resnet50.preprocess_input at the beginning "
+            "of the model and save it again"
+        )
+
 
 RANGES = (
     InputRange("0 to 255", "--input-range 0,255", (0.0,), (1 / 255,)),
@@ -54,8 +63,7 @@ IMAGENET = InputRange(
 )
 CAFFE = InputRange(
     "BGR less ImageNet's mean (caffe)",
-    "put keras.applications.resnet50.preprocess_input at the beginning of the model and save it "
-    "again, --input-range 0,255",
+    "",
     (123.68 / 255, 116.779 / 255, 103.939 / 255),
     (1 / 255,) * 3,
     is_bgr=True,
@@ -69,18 +77,18 @@ class Trial:
     Attributes:
         form: the range of the numbers.
         resize: how another shape was fitted, or "" where every way gives the same pixels.
+        answered: int64 `[images]`, the answers as positions among the labels.
         right: bool `[labelled images]`, whether the answer was the label; empty without labels.
         fit: mean log-probability of the right label, which decides between equal accuracies.
         confidence: mean probability of the answer.
-        answers: how many different labels were answered.
     """
 
     form: InputRange
     resize: str
+    answered: NDArray[np.int64]
     right: NDArray[np.bool_]
     fit: float
     confidence: float
-    answers: int
 
     @property
     def accuracy(self) -> float:
@@ -88,9 +96,15 @@ class Trial:
         return float(self.right.mean())
 
     @property
+    def answers(self) -> int:
+        """How many different labels were answered."""
+        return len(np.unique(self.answered))
+
+    @property
     def options(self) -> str:
         """What to type for it."""
-        return self.form.option + (f" --resize {self.resize}" if self.resize else "")
+        resize = f" --resize {self.resize}" if self.resize else ""
+        return (self.form.option or f"{self.form.name} ({self.form.advice})") + resize
 
 
 def usual_ranges(channels: int) -> tuple[InputRange, ...]:
@@ -103,53 +117,62 @@ class Sample:
 
     Args:
         resizes: the ways to fit another shape.
+
+    Attributes:
+        labels: int64 `[images]`, or None where none is known.
+        pixels: uint8 `[images, height, width, channels]` by way; by "" alone if all are equal.
     """
 
     def __init__(self, model: ForeignKerasModel, read: ReadImages, resizes: Sequence[str]) -> None:
         known = read.labelled
         chosen = evenly_spaced(known if len(known) else np.arange(len(read.paths)), SAMPLE)
         self.labels = read.numbers[chosen] if len(known) else None
-        self.positions = chosen
-        files = [read.paths[number] for number in chosen]
         self._model = model
-        self.pixels: dict[str, NDArray[np.uint8]] = {}
+        self._size = len(chosen)
+        self.pixels = {model.spec.resize: read.pixels[chosen]}
         for resize in resizes:
-            spec = replace(model.spec, resize=resize)
-            read_so = counted(files, f"read with --resize {resize}", "images")
-            self.pixels[resize] = np.stack([read_image(path, spec) for path in read_so])
+            if resize != model.spec.resize:
+                self.pixels[resize] = self._read([read.paths[number] for number in chosen], resize)
         first = next(iter(self.pixels.values()))
         if len(resizes) > 1 and all(np.array_equal(first, one) for one in self.pixels.values()):
             self.pixels = {"": first}  # they all have the model's shape
 
     def __len__(self) -> int:
-        return len(self.positions)
+        return self._size
+
+    def _read(self, files: Sequence[Path], resize: str) -> NDArray[np.uint8]:
+        spec = replace(self._model.spec, resize=resize)
+        text = f"read {len(files)} images with --resize {resize}"
+        return np.stack([read_image(path, spec) for path in counted(files, text)])
 
     def trials(
-        self, forms: Sequence[InputRange], kind: str, stated: str, class_names: Sequence[str]
+        self,
+        forms: Sequence[InputRange],
+        kind: str,
+        stated: str,
+        resizes: Sequence[str] | None = None,
     ) -> list[Trial]:
-        """Every form of input with every way to fit another shape.
+        """Every form of input with every way to fit another shape, or with some.
 
         Args:
             kind, stated: as in `outputs.decide`.
         """
-        ways = [(form, resize) for form in forms for resize in self.pixels]
-        return [
-            self._trial(form, resize, kind, stated)
-            for form, resize in counted(ways, f"try on {len(self)} images", "ways of input")
-        ]
+        ways = [(form, resize) for form in forms for resize in resizes or self.pixels]
+        text = f"try {len(ways)} ways of input on {len(self)} images"
+        return [self._trial(form, resize, kind, stated) for form, resize in counted(ways, text)]
 
     def _trial(self, form: InputRange, resize: str, kind: str, stated: str) -> Trial:
         answers = self._answers(form, self.pixels[resize])
         head = _head(answers, kind, stated)
         probabilities = head.in_keras(np.nan_to_num(answers))
-        best = probabilities.argmax(axis=1)
+        answered = probabilities.argmax(axis=1)
         right, fit = np.zeros(0, bool), 0.0
         if self.labels is not None:
-            right = (best == self.labels) & np.isfinite(answers).all(axis=1)
-            of_label = probabilities[np.arange(len(best)), self.labels]
+            right = (answered == self.labels) & np.isfinite(answers).all(axis=1)
+            of_label = probabilities[np.arange(len(answered)), self.labels]
             fit = float(np.log(np.clip(of_label, 1e-12, 1)).mean())
         confidence = float(probabilities.max(axis=1).mean())
-        return Trial(form, resize, right, fit, confidence, len(np.unique(best)))
+        return Trial(form, resize, answered, right, fit, confidence)
 
     def _answers(self, form: InputRange, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         scaling = scaling_of(form, self._model.spec.channels)
@@ -214,11 +237,3 @@ def _cell(trial: Trial, best: Trial | None) -> str:
         return f"{trial.confidence:.2f}, {trial.answers}"
     mark = "*" if trial is best else " " if is_better(best, trial) else "~"
     return f"{rounded(trial.accuracy, len(trial.right))}{mark}"
-
-
-def in_all_ways(
-    model: ForeignKerasModel, read: ReadImages, resizes: Sequence[str] | None, **known: Any
-) -> list[Trial]:
-    """Every usual form of input with every way to fit another shape, or with the ways given."""
-    sample = Sample(model, read, resizes or RESIZES)
-    return sample.trials(usual_ranges(model.spec.channels), **known)
