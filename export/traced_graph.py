@@ -1,12 +1,13 @@
 """What the outputs of a traced tf.function depend on, and what in it changes or is random."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-Function = tf.types.experimental.ConcreteFunction
-Operation = tf.Operation
+Function: TypeAlias = tf.types.experimental.ConcreteFunction
+Operation: TypeAlias = tf.Operation
 
 
 def needed(function: Function) -> set[Operation]:
@@ -69,20 +70,20 @@ def _matters(assignment: Operation, used: set[Operation]) -> bool:
     return kind.is_floating or assignment.inputs[0].op in used
 
 
-def _types_within(name: str, library: dict[str, object], seen: set[str]) -> Iterator[str]:
+def _types_within(name: str, library: dict[str, Any], seen: set[str]) -> Iterator[str]:
     """Types of the operations of a function of the graph's library, and of those it calls."""
     if name in seen or name not in library:
         return
     seen.add(name)
-    for node in library[name].node_def:  # type: ignore[attr-defined]
+    for node in library[name].node_def:
         yield node.op
         for inner in _called(node):
             yield from _types_within(inner, library, seen)
 
 
-def _called(node: object) -> Iterator[str]:
+def _called(node: Any) -> Iterator[str]:
     """Names of the functions that a node runs: those of loops and branches, and plain calls."""
-    for attribute in node.attr.values():  # type: ignore[attr-defined]
+    for attribute in node.attr.values():
         if attribute.HasField("func"):
             yield attribute.func.name
         for item in attribute.list.func:

@@ -246,11 +246,15 @@ def _ask_for_range(
         found = causes[0] if causes else "is --labels in the order of the training?"
         print(f"none is better than always answering the commonest class; {found}")
         return RangeError(f"{asked}; none of the usual ones is better than chance here; {found}")
-    unclear = [one for one in trials if one is not best and not is_better(best, one)]
+    told = f"best on {len(sample)} images: {best.options}"
+    unclear = {one.form.name for one in trials if not is_better(best, one)} - {best.form.name}
     if unclear:
-        print(f"these images cannot tell {len(unclear)} other ways from the best")
-    print(f"best: {best.options}")
-    return RangeError(f"{asked}; best on {len(sample)} images: {best.options}")
+        told += (
+            f" (too few to tell it from {', '.join(sorted(unclear))}: give more images, or look "
+            "up how the model was trained)"
+        )
+    print(told)
+    return RangeError(f"{asked}; {told}")
 
 
 def _pixels(given: Description) -> Description:

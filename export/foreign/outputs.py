@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from export.foreign.head import Head
+from export.foreign.head import Head, logits_of
 from export.foreign.tail import LOGARITHM, RAW, SIGMOID, SOFTMAX
 from serve.command import LockstepError
 from serve.probabilities import are_shares, sums_to_one
@@ -78,11 +78,7 @@ def _stated(answers: NDArray[np.float32], kind: str, stated: str) -> Decision:
             "has a probability of its own"
         )
     if stated == "sigmoid" and not are_shares(answers):
-        raise OutputsError(
-            f"--outputs sigmoid: expected answers from 0 to 1, got {_range(answers)}; for logits "
-            "of independent labels put a sigmoid behind the model: keras.Sequential([model, "
-            "keras.layers.Activation('sigmoid')])"
-        )
+        return _sigmoid_of_logits(answers, kind, is_pair=False)
     if stated == "sigmoid" and (kind == SOFTMAX or sums_to_one(answers)):
         warnings.append(
             "--outputs sigmoid, but the model's answers sum to 1 for every image, as a softmax's "
@@ -95,7 +91,18 @@ def _stated(answers: NDArray[np.float32], kind: str, stated: str) -> Decision:
             f"--outputs logits, but the model's answers {what}, as if they were probabilities "
             f"already: a second softmax would flatten them; --outputs {better} is likelier right"
         )
-    return Decision(Head(stated), "as said with --outputs", tuple(warnings))
+    head = logits_of(answers.shape[1]) if stated == "logits" else Head(stated)
+    return Decision(head, "as said with --outputs", tuple(warnings))
+
+
+def _sigmoid_of_logits(answers: NDArray[np.float32], kind: str, is_pair: bool) -> Decision:
+    """For `--outputs sigmoid`, where a sigmoid is not in the graph: it belongs behind."""
+    if kind != RAW:
+        raise OutputsError(
+            f"--outputs sigmoid: expected answers from 0 to 1, got {_range(answers)}{_hint(kind)}"
+        )
+    reason = "as said with --outputs; the answers are logits, and a sigmoid is put behind them"
+    return Decision(Head("sigmoid", "sigmoid", is_pair), reason)
 
 
 def _found(answers: NDArray[np.float32], kind: str) -> Decision:
@@ -108,11 +115,13 @@ def _found(answers: NDArray[np.float32], kind: str) -> Decision:
             "the graph ends in a sigmoid: each label has a probability of its own (multi-label)",
         )
     if kind == LOGARITHM:
-        return Decision(Head("logits"), "the graph ends in the logarithm of a softmax")
+        return Decision(logits_of(answers.shape[1]), "the graph ends in the logarithm of a softmax")
     if distribution and not _is_one_hot(answers):
         return Decision(Head("probabilities"), "the answers sum to 1 for every image")
     if kind == RAW and not within:
-        return Decision(Head("logits"), "the graph ends without a softmax or a sigmoid")
+        return Decision(
+            logits_of(answers.shape[1]), "the graph ends without a softmax or a sigmoid"
+        )
     raise OutputsError(
         f"the model does not say what it gives: its answers are {_range(answers)}, with "
         f"{_sums(answers)} for an image{_hint(kind)}; say {CHOICES}"
@@ -127,7 +136,9 @@ def _of_one(answers: NDArray[np.float32], kind: str, stated: str) -> Decision:
             "the model has one output and a softmax over it, which is 1 for every image: it cannot "
             "tell two classes apart; train it with a sigmoid, or with two outputs"
         )
-    if stated in ("sigmoid", "probabilities") and not within:
+    if stated == "sigmoid" and not within:
+        return _sigmoid_of_logits(answers, kind, is_pair=True)
+    if stated == "probabilities" and not within:
         raise OutputsError(
             f"--outputs {stated}: expected answers from 0 to 1, got {_range(answers)}; say "
             "--outputs logits if a sigmoid belongs behind them"
@@ -144,7 +155,7 @@ def _of_one(answers: NDArray[np.float32], kind: str, stated: str) -> Decision:
                 f"{_range(answers)}{_hint(kind)}; say {CHOICES_OF_ONE}"
             )
         reason = "the graph ends in one number without a sigmoid: the logit of the second label"
-        return Decision(Head("logits", is_pair=True), reason)
+        return Decision(logits_of(1), reason)
     warnings: tuple[str, ...] = ()
     if stated == "logits" and within:
         warnings = (
@@ -152,7 +163,7 @@ def _of_one(answers: NDArray[np.float32], kind: str, stated: str) -> Decision:
             "made them: a second sigmoid would give 0.5 to 0.73; --outputs sigmoid is likelier "
             "right",
         )
-    head = Head("logits" if stated == "logits" else "sigmoid", is_pair=True)
+    head = logits_of(1) if stated == "logits" else Head(stated, is_pair=True)
     return Decision(head, "as said with --outputs", warnings)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from export.foreign.head import Head
+from export.foreign.head import Head, logits_of
 from export.foreign.images import ReadImages
 from export.foreign.model import ForeignKerasModel, Scaling
 from export.foreign.outputs import OutputsError, decide
@@ -194,7 +194,8 @@ def _head(answers: NDArray[np.float32], kind: str, stated: str) -> Head:
     except OutputsError:
         finite = np.nan_to_num(answers)
         within = bool(finite.min() >= 0 and finite.max() <= 1)
-        return Head("sigmoid" if within else "logits", is_pair=answers.shape[1] == 1)
+        outputs = answers.shape[1]
+        return Head("sigmoid", is_pair=outputs == 1) if within else logits_of(outputs)
 
 
 def best_of(trials: Sequence[Trial]) -> Trial:
