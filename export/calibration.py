@@ -1,6 +1,6 @@
-"""Confidence that means what it says: temperature, calibration error, and when to be uncertain.
+"""Does confidence mean what it says? Calibration error, and when to be uncertain.
 
-Pure functions of logits, probabilities and labels.
+Pure functions of probabilities and labels.
 """
 
 from dataclasses import asdict, dataclass
@@ -8,42 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 
 BINS = 15
 MANY = 2000
 """Images in a bin beyond which their draws are summed up by the normal distribution."""
-TEMPERATURES = (0.05, 20.0)
-
-
-def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """The temperature that minimizes the cross-entropy of `softmax(logits / temperature)`.
-
-    Temperature scaling (Guo et al. 2017, section 4.2). The targets are those of Platt (1999,
-    section 2.2): with N examples a label counts as (N + 1) / (N + 2) certain, so that a model
-    without a single mistake on a small split does not become infinitely sure.
-
-    Args:
-        logits: float32 `[examples, classes]`, of the validation split.
-        labels: int64 `[examples]`.
-
-    Returns:
-        A number within `TEMPERATURES`, rounded to 6 digits: what is recorded is what is used.
-    """
-    count, classes = logits.shape
-    doubt = 1 / (count + 2)
-    targets = np.full(logits.shape, doubt / (classes - 1))
-    targets[np.arange(count), labels] = 1 - doubt
-    values = logits.astype(np.float64)
-
-    def loss(log_temperature: float) -> float:
-        scaled = log_softmax(values / np.exp(log_temperature), axis=1)
-        return float(-(targets * scaled).sum(axis=1).mean())
-
-    # Convex in 1 / temperature, so with a single minimum in its logarithm too.
-    found = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded")
-    return round(float(np.exp(found.x)), 6)
 
 
 @dataclass(frozen=True)
@@ -132,6 +100,11 @@ def threshold_for(probabilities: NDArray[np.float32], coverage: float) -> float:
     """
     confidence = np.sort(probabilities.max(axis=1))[::-1]
     return float(confidence[max(1, round(coverage * len(confidence))) - 1])
+
+
+def coverage_of(probabilities: NDArray[np.float32], threshold: float) -> float:
+    """Share of the answers that reach `threshold`."""
+    return float((probabilities.max(axis=1) >= np.float32(threshold)).mean())
 
 
 def selective_accuracy(

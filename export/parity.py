@@ -35,8 +35,8 @@ class Comparison:
         passed: it kept what was asked of it; else `reason` says what it did not keep.
         max_difference, mean_difference: absolute, over all probabilities and runs.
         run_difference: largest difference between a path's own answers in two runs.
-        label_agreement: share of examples with the reference's label in every run; ties within the
-            tolerance agree with either.
+        label_agreement: share of examples with the reference's label in every run, or with another
+            one whose reference probability is within the tolerance of the best.
         accuracy: lowest of all runs; None without labels.
         accuracy_difference: that minus the accuracy of the reference.
         loss_difference: highest cross-entropy of all runs minus the reference's, in nats.
@@ -194,11 +194,13 @@ def _not_finite(
 def _labels_agree(
     reference: NDArray[np.float32], answer: NDArray[np.float32], tolerance: float
 ) -> NDArray[np.bool_]:
-    """Same label, or a reference whose two best are so close that either may come first."""
-    best = np.sort(reference, axis=1)[:, -2:]
-    tied = best[:, 1] - best[:, 0] <= tolerance
-    same: NDArray[np.bool_] = reference.argmax(axis=1) == answer.argmax(axis=1)
-    return same | tied
+    """Whether each answer is a label that the reference itself holds for the best one.
+
+    More than one is where others are within the tolerance of its best probability.
+    """
+    given = reference[np.arange(len(reference)), answer.argmax(axis=1)]
+    agree: NDArray[np.bool_] = given >= reference.max(axis=1) - tolerance
+    return agree
 
 
 def _answer(row: NDArray[np.floating[Any]], class_names: Sequence[str]) -> tuple[str, float]:

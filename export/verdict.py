@@ -27,6 +27,9 @@ CALIBRATED = 0.05
 FOUND = 0.5
 """A class counts as never found if its recall is below this with 95 % confidence."""
 
+CHOSEN_BY = "enough validation images"
+"""The finding that is about the training and not about the answers."""
+
 CHANCE = 0.05
 LISTED = 10
 """So many class names are written out; of more, how many they are."""
@@ -135,15 +138,15 @@ def _every_class_found(
     hits = np.bincount(labels[right], minlength=len(class_names))
     never = [int(index) for index in np.flatnonzero((images > 0) & (hits == 0))]
     surely = [index for index in never if wilson_interval(0, int(images[index]))[1] < FOUND]
-    untested = [class_names[index] for index in np.flatnonzero(images == 0)]
+    untested = [repr(class_names[int(index)]) for index in np.flatnonzero(images == 0)]
     parts = []
     if never:
         listed = [f"{class_names[index]!r} (0 of {images[index]})" for index in never]
-        parts.append(f"no image was recognized of {_listed(listed)}")
+        parts.append(f"no image was recognized of {listed(listed)}")
         if not surely:
             parts[-1] += "; these are too few images to tell"
     if untested:
-        parts.append(f"not tested, without an image: {_listed([repr(item) for item in untested])}")
+        parts.append(f"not tested, without an image: {listed(untested)}")
     if not parts:
         recall = hits / images
         worst = int(recall.argmin())
@@ -177,7 +180,7 @@ def _enough_validation_images(count: int) -> Finding:
     if count:
         text += f": one of them is {100 / count:.2g} points of the accuracy that chooses"
     good = count >= 100
-    return Finding("enough validation images", "good" if good else "unknown", text)
+    return Finding(CHOSEN_BY, "good" if good else "unknown", text)
 
 
 def _calibrated(labels: Labels, probabilities: Probabilities) -> Finding:
@@ -206,6 +209,7 @@ def _images(count: int) -> str:
     return f"{count:,} image{'s' if count != 1 else ''}"
 
 
-def _listed(items: Sequence[str]) -> str:
+def listed(items: Sequence[str]) -> str:
+    """Names one after the other; of many the first, and how many more there are."""
     more = f" and {len(items) - LISTED} more" if len(items) > LISTED else ""
     return ", ".join(items[:LISTED]) + more

@@ -31,7 +31,7 @@ def share(value: float, examples: int) -> str:
 
 def percent(value: float, examples: int) -> str:
     """The same as a percentage: `percent(0.98886, 359)` is "98.9 %"."""
-    return f"{100 * value:.{decimals(examples) - 2}f}\N{NO-BREAK SPACE}%"
+    return f"{100 * value:.{decimals(examples) - 2}f} %"
 
 
 def points(difference: float, examples: int) -> str:

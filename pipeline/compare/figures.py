@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.compare.runs import ComparedRun
-from pipeline.options.training import MONITORS
+from pipeline.options.training import MONITORS, TIES
 from pipeline.recipe import fingerprint, flat
 
 Figure = str | int | float | None
@@ -146,11 +146,12 @@ def _text(value: Any) -> str:
 
 
 def _best_epoch(run: ComparedRun) -> int | None:
-    """The best epoch so far, the first of equals; None before the first."""
+    """The best epoch so far, of equals the one with the lower loss; None before the first."""
     monitor = run.config.train.monitor
     sign = 1 if MONITORS[monitor] == "max" else -1
+    loss = TIES.get(monitor, monitor)
     judged = [row for row in run.history if not _is_nan(row[monitor])]
-    best = max(judged, key=lambda row: sign * row[monitor], default=None)
+    best = max(judged, key=lambda row: (sign * row[monitor], -row[loss]), default=None)
     return int(best["epoch"]) if best else None
 
 

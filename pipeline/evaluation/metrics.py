@@ -16,7 +16,10 @@ from export.intervals import wilson_interval
 def classification_figures(
     labels: NDArray[np.int64], probabilities: NDArray[np.float32], class_names: list[str]
 ) -> dict[str, Any]:
-    """All figures of metrics.json.
+    """The figures of metrics.json that labels and probabilities give.
+
+    A class without images in `labels` is not tested: its figures are None, and the macro figures
+    are means over the `classes_tested` others.
 
     Args:
         labels: int64 `[examples]`.
@@ -37,16 +40,16 @@ def classification_figures(
             figures[f"top_{k}_accuracy"] = top_k_accuracy(labels, probabilities, k)
     precision, recall, f1 = precision_recall_f1(matrix)
     support = matrix.sum(axis=1)
-    # As in scikit-learn, a class neither present nor predicted does not count in the macro mean.
-    present = (support + matrix.sum(axis=0)) > 0
+    tested = support > 0
+    figures["classes_tested"] = int(tested.sum())
     for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):
-        figures[f"{name}_macro"] = float(values[present].mean())
+        figures[f"{name}_macro"] = float(values[tested].mean())
         figures[f"{name}_weighted"] = float(np.average(values, weights=support))
     figures["per_class"] = {
         class_name: {
-            "precision": float(precision[index]),
-            "recall": float(recall[index]),
-            "f1": float(f1[index]),
+            "precision": float(precision[index]) if tested[index] else None,
+            "recall": float(recall[index]) if tested[index] else None,
+            "f1": float(f1[index]) if tested[index] else None,
             "examples": int(support[index]),
         }
         for index, class_name in enumerate(class_names)

@@ -12,7 +12,7 @@ from pipeline.recipe import ConfigError, differing_keys
 from pipeline.training.model_file import digest, model_file
 from pipeline.training.state_file import State, StateError, StateFiles
 
-VERSION = 2
+VERSION = 3
 """Raised when a release would go on otherwise from the same state."""
 
 
