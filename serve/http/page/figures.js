@@ -21,20 +21,38 @@ const size = (image) => `${image.height}×${image.width}`;
 const colours = (image) => `pixels, ${image.channels === 1 ? "grey" : "RGB"}`;
 
 // One line: what it is.
-export function lead({ version, document: { class_names: names, image, precision } }) {
-  return `version ${version} · ${names.length} classes · ${size(image)} ${colours(image)} · ${precision}`;
+export function lead({ version, document: { class_names: names, image, precision, task } }) {
+  const kind = task === "multi-label" ? "labels, any number at once" : "classes";
+  return `version ${version} · ${names.length} ${kind} · ${size(image)} ${colours(image)} · ${precision}`;
 }
 
-export function figures({ document: { class_names: names, image, precision, parity, metrics, created,
-  rejection, temperature, ...rest } }) {
+function quality({ task, metrics, temperature }) {
+  const images = metrics.examples && `${plain(metrics.examples)} test images`;
+  if (task === "multi-label") {
+    const f1 = share(metrics.f1_macro);
+    return [tile(share(metrics.average_precision_macro), "mean average precision", f1 && `macro F1 ${f1}`),
+      tile(share(metrics.accuracy), "images with exactly the right labels", images)];
+  }
+  return [tile(share(metrics.accuracy), "test accuracy", images),
+    tile(share(metrics.ece), "calibration error", `temperature ${plain(temperature)}`)];
+}
+
+function labels({ class_names: names, task, thresholds }) {
+  if (task !== "multi-label") return [`The ${names.length} classes`, make("p", {}, names.join(", "))];
+  return [`The ${names.length} labels and their thresholds`,
+    table("Thresholds", ["label", "from"], names.map((name, index) => [name, percent(thresholds[index])]))];
+}
+
+export function figures({ document }) {
+  const { class_names, image, precision, parity, metrics, created, rejection, temperature, thresholds,
+    ...rest } = document;
+  const [summary, list] = labels(document);
   const proven = Object.keys(parity).length > 0;
   const worst = Math.max(...Object.values(parity).map((path) => path.max_difference ?? 0));
   const facts = { ...rest, created, temperature, metrics, image, rejection };
   return [
     make("div", { className: "tiles" }, [
-      tile(share(metrics.accuracy), "test accuracy",
-        metrics.examples && `${plain(metrics.examples)} test images`),
-      tile(share(metrics.ece), "calibration error", `temperature ${plain(temperature)}`),
+      ...quality(document),
       tile(proven && plain(worst), "largest difference of", "a probability from Keras"),
       tile(size(image), colours(image), `resize ${image.resize}, ${image.resample}`),
       tile(precision, "precision", created && `made ${created.slice(0, 10)}`),
@@ -44,8 +62,7 @@ export function figures({ document: { class_names: names, image, precision, pari
       + `with an accuracy of ${percent(rejection.accuracy)}.`),
     make("div", { className: "card" },
       proven ? proofTable(parity) : make("p", {}, "No proof came with this model."),
-      make("details", {}, make("summary", {}, `The ${names.length} classes`),
-        make("p", {}, names.join(", "))),
+      make("details", {}, make("summary", {}, summary), list),
       make("details", {}, make("summary", {}, "All that the file says of itself"),
         make("dl", {}, Object.entries(facts).map(([name, value]) => [spaced(name), plain(value)])
           .filter(([, text]) => text)
