@@ -172,6 +172,8 @@ def read_labels(path: Path) -> tuple[str, ...]:
     doubled = sorted(label for label, count in Counter(labels).items() if count > 1)
     if len(labels) < 2 or "" in labels or doubled:
         found = f"{len(labels)} lines"
+        if len(labels) == 1:
+            found = "1 line; for a model with one output give two labels, in the order 0, 1"
         if "" in labels:
             found = f"an empty line {labels.index('') + 1}"
         elif doubled:
