@@ -57,7 +57,12 @@ def _run_batch(bundle: Path, examples: Examples, form: str, *options: str) -> ND
         if done.returncode not in (0, 1) or not output.is_file():
             raise PathError(f"the batch command failed: {done.stderr.strip()}")
         rows = _csv_rows(output) if form == "csv" else _json_rows(output)
-        return _answers(rows, files, examples)
+        try:
+            return _answers(rows, files, examples)
+        except (ValueError, LookupError, TypeError) as error:
+            raise PathError(
+                f"the batch command's rows are not as they should be: {error}"
+            ) from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,8 @@
 The same export and the same gate as after a training here: Keras's own `predict` on the images
 given is the reference, and the bundle gets its name only when onnxruntime, the batch command and
 the server answer alike. Where the images lie in folders named after the labels, the accuracy is
-measured too, and what would give a far better one is said: equal is not yet right.
+measured too, and what would give a far better one is said: equal is not yet right. Of a multi-label
+model, where an image may have several labels, a table (`--truth`) says which it has.
 """
 
 import argparse
@@ -14,19 +15,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from export.multi_label import format_figures
 from export.parity import Check
 from export.prepared_data import MAX_PROOF_EXAMPLES
 from export.progress import step
 from export.quiet_tensorflow import import_tensorflow
 from serve.command import CommandParser, LockstepError, run_command
 from serve.description import add_image_arguments, description
+from serve.multi_label import MULTI_LABEL
 
 if TYPE_CHECKING:
     from export.foreign.adoption import Adopted, Request
 
 SHOWN = 20
 FRAME = "!" * 72
-ALARMING = ("better than the commonest class", "more than one answer", "every class is found")
+ALARMING = ("better than the commonest class", "better than guessing", "more than one answer",
+            "every class is found", "every label is found")  # fmt: skip
 """Findings that, if bad, say that the model or its description is wrong."""
 
 
@@ -49,7 +53,6 @@ def bundle(request: "Request", output: Path) -> "tuple[dict[str, Check], Adopted
 
 def found(adopted: "Adopted") -> list[str]:
     """What was found out about a model, in lines for the terminal."""
-    names = adopted.given.class_names
     mean, std = adopted.given.normalization(adopted.model.spec.channels)
     lines = [f"skipped {path}: {reason}" for path, reason in adopted.read.unreadable[:SHOWN]]
     if len(adopted.read.unreadable) > SHOWN:
@@ -57,11 +60,19 @@ def found(adopted: "Adopted") -> list[str]:
     lines += [
         f"input      (pixel / 255 - {_numbers(mean)}) / {_numbers(std)}: {adopted.range_reason}",
         f"outputs    {adopted.decision.head.outputs}: {adopted.decision.reason}",
-        *(f"labels     {line}" for line in adopted.read.told(names)),
+        *(f"labels     {line}" for line in _labels_told(adopted)),
         *adopted.tables,
+        *([format_figures(adopted.figures)] if adopted.figures else []),
         f"accuracy   {adopted.accuracy_told()}",
     ]
     return lines
+
+
+def _labels_told(adopted: "Adopted") -> Sequence[str]:
+    """What was matched how: folders, or the table of a multi-label model."""
+    if adopted.decision.head.task == MULTI_LABEL:
+        return adopted.truth.told if adopted.truth else ()
+    return adopted.read.told(adopted.given.class_names)
 
 
 def judged(adopted: "Adopted") -> list[str]:
@@ -100,6 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
         max_examples=options.max_examples,
         custom=options.custom,
         resize_said=options.resize is not None,
+        truth=options.truth,
     )
     checks, adopted = bundle(request, options.output)
     from export.verify import format_checks
@@ -130,6 +142,9 @@ def _parser() -> CommandParser:
         help="text file: the name of each class, one a line, in order")  # fmt: skip
     add("--images", metavar="DIR", type=Path, required=True,
         help="images to prove it on; in folders named as the labels are: accuracy")  # fmt: skip
+    add("--truth", metavar="FILE", type=Path,
+        help="of a multi-label model: a CSV file with the path of each image and a column of 0 and "
+             "1 for each label, or a column labels: cat|dog")  # fmt: skip
     add("--output", metavar="FILE", type=Path, required=True, help="where the bundle goes")
     add("--max-examples", metavar="INT", type=int, default=MAX_PROOF_EXAMPLES,
         help=f"images at most, evenly spaced (default: {MAX_PROOF_EXAMPLES})")  # fmt: skip
@@ -148,6 +163,8 @@ def _check_paths(options: argparse.Namespace) -> None:
     image_files(options.images)
     if options.custom is not None and not options.custom.is_file():
         raise LockstepError(f"--custom: expected a Python file, got {options.custom}")
+    if options.truth is not None and not options.truth.is_file():
+        raise LockstepError(f"--truth: expected a CSV file, got {options.truth}")
     if options.output.is_dir():
         raise LockstepError(f"--output: expected a file, got the folder {options.output}")
 

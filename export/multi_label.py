@@ -83,8 +83,10 @@ class MultiLabelFigures:
     @property
     def total(self) -> LabelFigures:
         """All labels as one, for precision, recall and F1 over all decisions (micro)."""
-        sums = (sum(getattr(label, name) for label in self.labels) for name in _COUNTS)
-        return LabelFigures("micro", 0.0, *sums, average_precision=0.0)
+        positives, given, hits = (
+            sum(int(getattr(label, name)) for label in self.labels) for name in _COUNTS
+        )
+        return LabelFigures("micro", 0.0, positives, given, hits, average_precision=0.0)
 
     def headline(self) -> dict[str, float]:
         """The figures that a bundle carries along."""

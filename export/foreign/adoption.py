@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.foreign.first_layers import first_layers
-from export.foreign.images import ReadImages, read_images
+from export.foreign.images import ReadImages, image_files, read_images
 from export.foreign.label_names import misplaced
-from export.foreign.label_order import other_order
+from export.foreign.label_order import other_order, other_order_of_several
 from export.foreign.model import ForeignKerasModel, Scaling, adopt
 from export.foreign.outputs import Decision, decide
 from export.foreign.tail import kind_of_answers
@@ -27,7 +27,10 @@ from export.foreign.trials import (
     table,
     usual_ranges,
 )
+from export.foreign.truth import Truth, read_truth
 from export.intervals import wilson_interval
+from export.multi_label import MultiLabelFigures, multi_label_figures
+from export.multi_label_verdict import judge_multi_label
 from export.prepared_data import MAX_PROOF_EXAMPLES
 from export.progress import step
 from export.verdict import judge
@@ -35,6 +38,7 @@ from serve.bundle import Finding
 from serve.command import LockstepError
 from serve.description import Description
 from serve.image_spec import RESIZES
+from serve.multi_label import MULTI_LABEL
 from serve.rounding import rounded, share
 
 FAR_BETTER = 0.05
@@ -52,6 +56,7 @@ class Request:
         max_examples: images at most.
         custom: a Python file with classes of the model's own.
         resize_said: whether `given.resize` was said, or is the default.
+        truth: of a multi-label model, a table of which image has which labels.
     """
 
     model: Path
@@ -60,6 +65,7 @@ class Request:
     max_examples: int = MAX_PROOF_EXAMPLES
     custom: Path | None = None
     resize_said: bool = False
+    truth: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -71,10 +77,13 @@ class Adopted:
         decision: what belongs behind the model, and why.
         reference: float32 `[images, labels]`, Keras's own probabilities.
         range_reason: who says which numbers the model takes for a pixel.
-        accuracy: on the images with a known label; None if there are none, or for multi-label.
+        accuracy: on the images with a known label; None if there are none. Multi-label: share of
+            the images with a known truth that get exactly their labels.
         verdict: whether the model is any good.
         warnings: what looks wrong, with what to type instead.
         tables: trials that were made, as text.
+        truth: of a multi-label model, which image has which labels; None if that is not known.
+        figures: of a multi-label model with a known truth.
     """
 
     request: Request
@@ -89,20 +98,31 @@ class Adopted:
     verdict: tuple[Finding, ...]
     warnings: tuple[str, ...]
     tables: tuple[str, ...] = ()
+    truth: Truth | None = None
+    figures: MultiLabelFigures | None = None
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Of each label of a multi-label model; else empty."""
+        is_multi_label = self.decision.head.task == MULTI_LABEL
+        return self.given.label_thresholds() if is_multi_label else ()
 
     def accuracy_told(self) -> str:
         """The accuracy with its count and interval, or why there is none."""
-        known, names = self.read.labelled, self.given.class_names
-        if self.decision.head.task == "multi-label":
-            return "not measured: an image may have several labels, and its folder names one"
+        names = self.given.class_names
+        known, what = self.read.labelled, "images with a known label"
+        if self.decision.head.task == MULTI_LABEL:
+            if self.truth is None:
+                return "not measured: say which image has which labels with --truth FILE.csv"
+            known, what = self.truth.known, "images get exactly the labels of --truth"
         if self.accuracy is None:
             return f"not measured: {self.read.why_not_measured(names)}"
         correct = round(self.accuracy * len(known))
         low, high = (rounded(end, len(known)) for end in wilson_interval(correct, len(known)))
         part = "" if len(known) == len(self.read.paths) else f" of {len(self.read.paths):,} given"
         return (
-            f"{rounded(self.accuracy, len(known))} ({correct:,} of {len(known):,} images with a "
-            f"known label{part}; 95 % interval {low} to {high})"
+            f"{rounded(self.accuracy, len(known))} ({correct:,} of {len(known):,} {what}{part}; "
+            f"95 % interval {low} to {high})"
         )
 
 
@@ -122,6 +142,7 @@ def adopt_and_measure(request: Request) -> Adopted:
     kind, layers = kind_of_answers(traced), first_layers(traced)
     given, range_reason = request.given, "as said"
     read = read_images(request.images, model.spec, given.class_names, request.max_examples)
+    truth = _truth(request, read)
     warnings = _order_of_lines(given)
     if model.takes_pixels:
         given, range_reason = _pixels(given), "the model's input is of an integer type"
@@ -132,7 +153,7 @@ def adopt_and_measure(request: Request) -> Adopted:
         )
         given = _pixels(given)
     elif given.mean is None:
-        raise _ask_for_range(request, model, read, kind)
+        raise _ask_for_range(request, model, read, kind, truth)
     elif layers is not None and layers.takes_pixels and not _says_pixels(given):
         warnings.append(
             f"the model's first layers subtract {layers.centre:.4g} and divide by "
@@ -146,19 +167,24 @@ def adopt_and_measure(request: Request) -> Adopted:
     decision = decide(answers, kind, given.outputs)
     if given.thresholds and decision.head.task == "single-label":
         raise LockstepError("--threshold: the model is single-label: its answer is one label")
+    if truth is not None and decision.head.task != MULTI_LABEL:
+        raise LockstepError(
+            "--truth: the model is single-label: put the images in folders named after the labels, "
+            "or say --outputs sigmoid if each label has a probability of its own"
+        )
     reference = decision.head.in_keras(answers)
     adopted = Adopted(
         request=request, given=given, model=model, scaling=scaling, read=read, decision=decision,
         reference=reference, range_reason=range_reason, accuracy=None, verdict=(),
-        warnings=(*warnings, *decision.warnings),
+        warnings=(*warnings, *decision.warnings), truth=truth,
     )  # fmt: skip
     return _measured(adopted, kind)
 
 
 def _measured(adopted: Adopted, kind: str) -> Adopted:
     """With accuracy, verdict, and the trials that show a likelier way of input."""
-    if adopted.decision.head.task == "multi-label":
-        return adopted
+    if adopted.decision.head.task == MULTI_LABEL:
+        return _measured_by_label(adopted, kind)
     known, names = adopted.read.labelled, adopted.given.class_names
     if not len(known):
         return replace(adopted, verdict=judge(None, adopted.reference, names))
@@ -181,12 +207,40 @@ def _measured(adopted: Adopted, kind: str) -> Adopted:
     )
 
 
+def _truth(request: Request, read: ReadImages) -> Truth | None:
+    if request.truth is None:
+        return None
+    folder, names = request.images, request.given.class_names
+    return read_truth(request.truth, folder, image_files(folder), read.paths, names)
+
+
+def _measured_by_label(adopted: Adopted, kind: str) -> Adopted:
+    """The same of a multi-label model."""
+    names, truth, thresholds = adopted.given.class_names, adopted.truth, adopted.thresholds
+    if truth is None:
+        verdict = judge_multi_label(None, adopted.reference, names, thresholds)
+        return replace(adopted, verdict=verdict)
+    probabilities = adopted.reference[truth.known]
+    figures = multi_label_figures(truth.values, probabilities, names, thresholds)
+    order = other_order_of_several(truth.values, probabilities, names)
+    warnings, tables = ([order], []) if order else _likelier_input(adopted, kind)
+    return replace(
+        adopted,
+        accuracy=figures.accuracy,
+        figures=figures,
+        verdict=judge_multi_label(truth.values, probabilities, names, thresholds),
+        warnings=(*adopted.warnings, *warnings),
+        tables=tuple(tables),
+    )
+
+
 def _likelier_input(adopted: Adopted, kind: str) -> tuple[list[str], list[str]]:
     """Warnings and tables of other ways to fit another shape and of other ranges, on a sample."""
     request, model, given = adopted.request, adopted.model, adopted.given
     stated = adopted.decision.head.outputs
     mean, std = given.normalization(model.spec.channels)
-    sample = Sample(model, adopted.read, (given.resize,) if request.resize_said else RESIZES)
+    resizes = (given.resize,) if request.resize_said else RESIZES
+    sample = Sample(model, adopted.read, resizes, adopted.truth, adopted.thresholds)
     trials = sample.trials([InputRange("as given", "", mean, std)], kind, stated)
     here = next(trial for trial in trials if trial.resize in ("", given.resize))
     warnings, tables = [], []
@@ -219,11 +273,12 @@ def _shown(trial: Trial) -> str:
 
 
 def _ask_for_range(
-    request: Request, model: ForeignKerasModel, read: ReadImages, kind: str
+    request: Request, model: ForeignKerasModel, read: ReadImages, kind: str, truth: Truth | None
 ) -> RangeError:
     """The error that asks, after a table of the usual ways was printed."""
     names = request.given.class_names
-    sample = Sample(model, read, (request.given.resize,) if request.resize_said else RESIZES)
+    resizes = (request.given.resize,) if request.resize_said else RESIZES
+    sample = Sample(model, read, resizes, truth, request.given.label_thresholds())
     trials = sample.trials(usual_ranges(model.spec.channels), kind, request.given.outputs)
     asked = (
         f"{request.model}: neither the model nor you say which numbers stand for black and white: "
@@ -236,12 +291,12 @@ def _ask_for_range(
         print("these cannot tell which is right: put images in folders named after the labels")
         return RangeError(f"{asked}; without labelled images the table above cannot tell which")
     print(f"accuracy on {len(sample)} images with a known label, by input and --resize")
-    print("\n".join([*table(trials), *read.told(names)]))
+    print("\n".join([*table(trials), *(truth.told if truth else read.told(names))]))
     best = best_of(trials)
-    always = sample.labels == np.bincount(sample.labels).argmax()
-    if not surely_more(best.right, always):
-        ordered = [other_order(sample.labels, trial.answered, names) for trial in trials]
-        pairs = zip(trials, ordered, strict=True)
+    if not surely_more(best.right, sample.commonest):
+        single = [] if truth else trials
+        ordered = [other_order(sample.labels, trial.answered, names) for trial in single]
+        pairs = zip(single, ordered, strict=True)
         causes = [f"with {trial.options} {order}" for trial, order in pairs if order]
         found = causes[0] if causes else "is --labels in the order of the training?"
         print(f"none is better than always answering the commonest class; {found}")

@@ -8,6 +8,8 @@ from scipy.optimize import linear_sum_assignment
 
 from export.foreign.trials import surely_more
 from export.intervals import wilson_interval
+from export.multi_label import average_precision
+from export.multi_label_verdict import ranking_test
 
 FAR_BETTER = 0.2
 """Another order is spoken of only if it gains so much accuracy."""
@@ -42,6 +44,39 @@ def other_order(
     return (
         f"the labels look {_order(moved, class_names)}: the accuracy would be {then.mean():.2f} "
         f"instead of {right.mean():.2f} on {len(labels)} images; --labels must name the outputs "
+        "in the order in which the model was trained"
+    )
+
+
+def other_order_of_several(
+    truth: NDArray[np.bool_], probabilities: NDArray[np.float32], class_names: Sequence[str]
+) -> str | None:
+    """The same for a multi-label model: the assignment with the highest mean average precision.
+
+    It counts only where every label that is moved is told apart by its new output beyond chance.
+
+    Args:
+        truth: bool `[images, labels]`.
+        probabilities: float32 `[images, outputs]`.
+    """
+    tested = truth.any(axis=0) & ~truth.all(axis=0)
+    if not tested.all():
+        return None  # what no image shows fits anywhere
+    count = len(class_names)
+    precision = np.array([
+        [average_precision(truth[:, label], probabilities[:, output]) for label in range(count)]
+        for output in range(count)
+    ])  # fmt: skip
+    outputs, better = linear_sum_assignment(precision + 1e-9 * np.eye(count), maximize=True)
+    moved = np.asarray(better)[np.argsort(outputs)]
+    now, then = float(np.diag(precision).mean()), float(precision[outputs, better].mean())
+    changed = np.flatnonzero(moved != np.arange(count))
+    surely = all(ranking_test(truth[:, moved[i]], probabilities[:, i])[1] for i in changed)
+    if then - now < FAR_BETTER or not surely:
+        return None
+    return (
+        f"the labels look {_order(moved, class_names)}: the mean average precision would be "
+        f"{then:.2f} instead of {now:.2f} on {len(truth)} images; --labels must name the outputs "
         "in the order in which the model was trained"
     )
 

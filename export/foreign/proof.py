@@ -14,10 +14,12 @@ from export.foreign.adoption import Adopted, Request
 from export.parity import Check
 from export.progress import step
 from export.proof import check_bundle, release
+from export.scoring import Truth
 from export.serving_function import ExportError
 from export.to_onnx import creation_time, export_onnx, tool_versions
 from export.verify import ParityError, failures
 from serve.bundle import BundleDocument
+from serve.multi_label import MULTI_LABEL
 
 
 def prove(adopted: Adopted, output: Path) -> dict[str, Check]:
@@ -42,10 +44,11 @@ def prove(adopted: Adopted, output: Path) -> dict[str, Check]:
         examples = Examples(
             images=read.pixels,
             rows=np.arange(len(read.pixels)),
-            labels=read.labels if document.task == "single-label" else None,
+            labels=_truth(adopted),
             files=read.paths,
             reference=adopted.reference,
             class_names=document.class_names,
+            thresholds=document.thresholds,
         )
         count = f"{len(read.paths):,} images"
         checks = check_bundle(
@@ -75,13 +78,24 @@ def bundle_document(adopted: Adopted) -> BundleDocument:
         versions=tool_versions(),
         created=creation_time(),
         task=task,
-        thresholds=given.label_thresholds() if task == "multi-label" else (),
+        thresholds=adopted.thresholds,
         verdict=adopted.verdict,
     )
 
 
+def _truth(adopted: Adopted) -> Truth | None:
+    """The truth of every image; None unless all are known."""
+    if adopted.decision.head.task != MULTI_LABEL:
+        return adopted.read.labels
+    truth = adopted.truth
+    is_whole = truth is not None and len(truth.known) == len(adopted.read.paths)
+    return truth.values if truth is not None and is_whole else None
+
+
 def _metrics(adopted: Adopted) -> dict[str, float]:
     """The accuracy and on how many images it was measured; or how many there were."""
+    if adopted.figures is not None:
+        return adopted.figures.headline()
     if adopted.accuracy is None:
         return {"examples": len(adopted.reference)}
     return {"examples": len(adopted.read.labelled), "accuracy": adopted.accuracy}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,14 @@ from export.foreign.head import Head, logits_of
 from export.foreign.images import ReadImages
 from export.foreign.model import ForeignKerasModel, Scaling
 from export.foreign.outputs import OutputsError, decide
+from export.foreign.truth import Truth
 from export.intervals import paired_interval
 from export.prepared_data import evenly_spaced
 from export.progress import counted
+from export.scoring import binary_cross_entropy
 from serve.description import Description
 from serve.images import read_image
+from serve.multi_label import has_labels
 from serve.rounding import rounded
 
 SAMPLE = 200
@@ -117,16 +121,28 @@ class Sample:
 
     Args:
         resizes: the ways to fit another shape.
+        truth: of a multi-label model, which image has which labels, where that is known.
+        thresholds: of its labels.
 
     Attributes:
-        labels: int64 `[images]`, or None where none is known.
+        labels: int64 `[images]`, or with `truth` bool `[images, labels]`; None where none is known.
         pixels: uint8 `[images, height, width, channels]` by way; by "" alone if all are equal.
     """
 
-    def __init__(self, model: ForeignKerasModel, read: ReadImages, resizes: Sequence[str]) -> None:
-        known = read.labelled
+    def __init__(
+        self,
+        model: ForeignKerasModel,
+        read: ReadImages,
+        resizes: Sequence[str],
+        truth: Truth | None = None,
+        thresholds: Sequence[float] = (),
+    ) -> None:
+        known = read.labelled if truth is None else truth.known
         chosen = evenly_spaced(known if len(known) else np.arange(len(read.paths)), SAMPLE)
-        self.labels = read.numbers[chosen] if len(known) else None
+        self.labels: NDArray[Any] | None = read.numbers[chosen] if len(known) else None
+        if truth is not None:
+            self.labels = truth.values[np.searchsorted(known, chosen)]
+        self._thresholds = thresholds
         self._model = model
         self._size = len(chosen)
         self.pixels = {model.spec.resize: read.pixels[chosen]}
@@ -139,6 +155,14 @@ class Sample:
 
     def __len__(self) -> int:
         return self._size
+
+    @property
+    def commonest(self) -> NDArray[np.bool_]:
+        """Which images have the commonest label, or the commonest set of labels."""
+        assert self.labels is not None
+        _, places = np.unique(self.labels, axis=0, return_inverse=True)
+        same: NDArray[np.bool_] = places.ravel() == np.bincount(places.ravel()).argmax()
+        return same
 
     def _read(self, files: Sequence[Path], resize: str) -> NDArray[np.uint8]:
         spec = replace(self._model.spec, resize=resize)
@@ -167,10 +191,15 @@ class Sample:
         probabilities = head.in_keras(np.nan_to_num(answers))
         answered = probabilities.argmax(axis=1)
         right, fit = np.zeros(0, bool), 0.0
-        if self.labels is not None:
-            right = (answered == self.labels) & np.isfinite(answers).all(axis=1)
+        if self.labels is not None and self.labels.ndim == 2:
+            right = (has_labels(probabilities, self._thresholds) == self.labels).all(axis=1)
+            fit = -binary_cross_entropy(self.labels, probabilities)
+        elif self.labels is not None:
+            right = answered == self.labels
             of_label = probabilities[np.arange(len(answered)), self.labels]
             fit = float(np.log(np.clip(of_label, 1e-12, 1)).mean())
+        if len(right):
+            right &= np.isfinite(answers).all(axis=1)
         confidence = float(probabilities.max(axis=1).mean())
         return Trial(form, resize, answered, right, fit, confidence)
 
