@@ -32,6 +32,7 @@ class ReadImages:
             above it is named after a label.
         matches: which folder was taken for which label.
         strangers: images without a label, by the folder that they lie in.
+        above: images with a label, by what lies above the folder that names it: `train`, `test`.
         unreadable: files that are no readable images, with reasons.
     """
 
@@ -40,6 +41,7 @@ class ReadImages:
     numbers: NDArray[np.int64]
     matches: Matches
     strangers: Counter[str]
+    above: Counter[str]
     unreadable: list[tuple[Path, str]]
 
     @property
@@ -64,6 +66,12 @@ class ReadImages:
         if otherwise:
             named = [f"{folder!r} is {label!r}" for folder, label in otherwise.items()]
             lines.append(f"folders taken for labels although written otherwise: {_listed(named)}")
+        if set(self.above) - {"."}:
+            named = [f"{folder!r} ({count})" for folder, count in sorted(self.above.items())]
+            lines.append(
+                f"looked through the folders above the labels': {_listed(named)}; images that the "
+                "model was trained on say little of others"
+            )
         if self.strangers and len(self.labelled):
             named = [f"{folder!r} ({count})" for folder, count in sorted(self.strangers.items())]
             lines.append(f"folders that match no label, not measured on: {_listed(named)}")
@@ -106,14 +114,39 @@ def read_images(
             f"{folder}: expected images to prove the model on, got {len(files)} image files of "
             f"which none can be read; first: {unreadable[0][0]}: {unreadable[0][1]}"
         )
-    above = [path.relative_to(folder).parts[:-1] for path in paths]
-    matches = match_labels((name for names in above for name in names), class_names)
-    found = [_label(names, matches) for names in above]
-    strangers = Counter(
-        "/".join(names) or "." for names, label in zip(above, found, strict=True) if label < 0
-    )
-    numbers = np.asarray(found, np.int64)
-    return ReadImages(pixels[: len(paths)], paths, numbers, matches, strangers, unreadable)
+    folders = [path.relative_to(folder).parts[:-1] for path in paths]
+    matches = match_labels((name for names in folders for name in names), class_names)
+    found = [_place(names, matches) for names in folders]
+    return ReadImages(
+        pixels=pixels[: len(paths)],
+        paths=paths,
+        numbers=np.asarray(
+            [UNKNOWN if place is None else matches.numbers[names[place]]
+             for names, place in zip(folders, found, strict=True)],
+            np.int64,
+        ),
+        matches=matches,
+        strangers=Counter(
+            _joined(names)
+            for names, place in zip(folders, found, strict=True)
+            if place is None
+        ),
+        above=Counter(
+            _joined(names[:place])
+            for names, place in zip(folders, found, strict=True)
+            if place is not None
+        ),
+        unreadable=unreadable,
+    )  # fmt: skip
+
+
+def _place(folders: Sequence[str], matches: Matches) -> int | None:
+    """Which of the folders above an image names its label: the uppermost that is one."""
+    return next((place for place, name in enumerate(folders) if name in matches.numbers), None)
+
+
+def _joined(folders: Sequence[str]) -> str:
+    return "/".join(folders) or "."
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -128,11 +161,6 @@ def image_files(folder: Path) -> list[Path]:
     if not files:
         raise LockstepError(f"{folder}: expected images to prove the model on, got no image file")
     return files
-
-
-def _label(folders: Sequence[str], matches: Matches) -> int:
-    """The label of the uppermost folder that has one: `train/cat/old` is a cat."""
-    return next((matches.numbers[name] for name in folders if name in matches.numbers), UNKNOWN)
 
 
 def _listed(items: Sequence[str]) -> str:
