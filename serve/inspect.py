@@ -18,8 +18,12 @@ from typing import Any
 from serve.bundle import METADATA_KEY, BundleDocument, bundle_document
 from serve.command import CommandParser, LockstepError, printable, run_command
 from serve.onnx_file import TensorInfo, outline, read_file
+from serve.rounding import percent, rounded
+from serve.verdict import summary
 
 SHOWN_CLASSES = 20
+SHARES = ("accuracy", "precision", "recall", "f1", "ece", "label_agreement", "average_precision")
+"""How the names of figures begin that are shares of images."""
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -100,18 +104,33 @@ def _document_rows(document: BundleDocument) -> list[tuple[str, str]]:
          f"temperature {document.temperature:.4g}"),
     ]  # fmt: skip
     if document.rejection:
+        images = int(document.metrics.get("examples", 0))
         rows.append(
             ("uncertain", f"below {document.rejection.threshold:.4f}; the rest is "
-             f"{document.rejection.coverage:.1%} of the test images, "
-             f"{document.rejection.accuracy:.2%} of them right")
+             f"{percent(document.rejection.coverage, images)} of the test images, "
+             f"{percent(document.rejection.accuracy, images)} of them right")
         )  # fmt: skip
-    rows.append(("metrics", _pairs(document.metrics) or "none"))
-    rows += [(f"proof {path}", _pairs(figures)) for path, figures in document.parity.items()]
+    rows.append(("metrics", _measured(document.metrics) or "none"))
+    if document.verdict:
+        rows.append(("verdict", f"the model is {summary(document.verdict)}"))
+        rows += [("", f"{finding.status:<7}  {finding.text}") for finding in document.verdict]
+    rows += [(f"proof {path}", _measured(figures)) for path, figures in document.parity.items()]
     if not document.parity:
         rows.append(("proof", "none: not released by a proof"))
     rows.append(("data", document.dataset_fingerprint or "unknown"))
     rows.append(("config", document.config_hash or "unknown"))
     return rows
+
+
+def _measured(figures: Mapping[str, float]) -> str:
+    """Figures of images, each share with the digits that so many images know."""
+    images = int(figures.get("examples", 0))
+    return ", ".join(
+        f"{name} {rounded(value, images)}"
+        if images and name.startswith(SHARES)
+        else _pairs({name: value})
+        for name, value in figures.items()
+    )
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

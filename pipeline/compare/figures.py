@@ -4,13 +4,16 @@ import json
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.compare.runs import ComparedRun
 from pipeline.options.training import MONITORS, TIES
 from pipeline.recipe import fingerprint, flat
+from serve.bundle import Finding
+from serve.rounding import percent, significant
+from serve.verdict import overall
 
 Figure = str | int | float | None
 
@@ -37,6 +40,7 @@ class Column:
         form: how the page shows it, as in `format`.
         best: whether more of it is better, or less; None for a figure that is not judged.
         among: runs with the same value of this are comparable in it.
+        of: key of the number of images that it is a share of; None for what is no share.
     """
 
     key: str
@@ -44,25 +48,35 @@ class Column:
     form: str
     best: Literal["max", "min"] | None = None
     among: Callable[[ComparedRun], Hashable] = same_images
+    of: str | None = None
 
-    def show(self, value: Figure) -> str:
-        """For the page."""
-        return "" if value is None else format(value, self.form).replace("%", " %")
+    def show(self, value: Figure, examples: int | None = None) -> str:
+        """For the page; a share with the digits that so many images know."""
+        if value is None:
+            return ""
+        if examples and isinstance(value, float) and self.of:
+            return percent(value, examples)
+        if self.form == "significant" and isinstance(value, int | float):
+            return significant(value)
+        return format(value, self.form).replace("%", " %")
 
 
 COLUMNS = (
-    Column("test_accuracy", "test accuracy", ".2%", "max"),
-    Column("test_accuracy_low", "95 % from", ".2%"),
-    Column("test_accuracy_high", "to", ".2%"),
-    Column("precision_macro", "precision", ".2%", "max"),
-    Column("recall_macro", "recall", ".2%", "max"),
-    Column("f1_macro", "F1", ".2%", "max"),
-    Column("test_loss", "test cross-entropy", ".4f", "min"),
+    Column("test_accuracy", "test accuracy", ".2%", "max", of="test_images"),
+    Column("test_accuracy_low", "95 % from", ".2%", of="test_images"),
+    Column("test_accuracy_high", "to", ".2%", of="test_images"),
+    Column("test_images", "test images", ",d"),
+    Column("precision_macro", "precision", ".2%", "max", of="test_images"),
+    Column("recall_macro", "recall", ".2%", "max", of="test_images"),
+    Column("f1_macro", "F1", ".2%", "max", of="test_images"),
+    Column("classes_tested", "over classes", "d"),
+    Column("test_loss", "test cross-entropy", "significant", "min"),
+    Column("verdict", "verdict on the model", ""),
     Column("monitor", "epoch chosen by", ""),
-    Column("best_value", "its best", ".4f"),
+    Column("best_value", "its best", "significant"),
     Column("best_epoch", "in epoch", "d"),
     Column("val_accuracy", "validation accuracy", ".2%", "max"),
-    Column("val_loss", "validation loss", ".4f", "min", same_loss),
+    Column("val_loss", "validation loss", "significant", "min", same_loss),
     Column("epochs", "epochs", "d"),
     Column("steps", "steps", ",d"),
     Column("training_seconds", "training, s", ",.1f", "min"),
@@ -70,8 +84,8 @@ COLUMNS = (
     Column("parameters", "parameters", ",d", "min"),
     Column("bundle_bytes", "bundle, bytes", ",d", "min"),
     Column("int8_bytes", "int8, bytes", ",d", "min"),
-    Column("latency_ms", "latency, ms", ".3f", "min"),
-    Column("int8_latency_ms", "int8 latency, ms", ".3f", "min"),
+    Column("latency_ms", "latency, ms", "significant", "min"),
+    Column("int8_latency_ms", "int8 latency, ms", "significant", "min"),
 )
 
 
@@ -91,10 +105,13 @@ def figures(run: ComparedRun) -> dict[str, Figure]:
         "test_accuracy": metrics.get("accuracy"),
         "test_accuracy_low": low,
         "test_accuracy_high": high,
+        "test_images": metrics.get("examples"),
         "precision_macro": metrics.get("precision_macro"),
         "recall_macro": metrics.get("recall_macro"),
         "f1_macro": metrics.get("f1_macro"),
+        "classes_tested": metrics.get("classes_tested"),
         "test_loss": metrics.get("loss"),
+        "verdict": _verdict(metrics),
         "monitor": monitor,
         "best_value": training.get("best_value", best.get(monitor)),
         "best_epoch": best_epoch,
@@ -129,6 +146,37 @@ def best_of(column: Column, runs: Sequence[ComparedRun], values: Sequence[Figure
             wanted = max(group.values()) if column.best == "max" else min(group.values())
             best |= {position for position, value in group.items() if value == wanted}
     return best
+
+
+def undecided(
+    runs: Sequence[ComparedRun], rows: Sequence[Mapping[str, Figure]], best: set[int]
+) -> set[int]:
+    """Positions of the runs whose test accuracy may as well be that of the best on their images.
+
+    Their 95 % interval reaches the accuracy of the best run, or the best one's theirs: the test
+    images do not decide between them.
+    """
+    tied: set[int] = set()
+    for leader in best:
+        for position, (run, row) in enumerate(zip(runs, rows, strict=True)):
+            comparable = run.is_finished and same_images(run) == same_images(runs[leader])
+            if comparable and position not in best and _overlap(row, rows[leader]):
+                tied |= {position, leader}
+    return tied
+
+
+def _overlap(row: Mapping[str, Figure], leader: Mapping[str, Figure]) -> bool:
+    accuracy, high = row["test_accuracy"], row["test_accuracy_high"]
+    leading, low = leader["test_accuracy"], leader["test_accuracy_low"]
+    numbers = (accuracy, high, leading, low)
+    if not all(isinstance(number, int | float) for number in numbers):
+        return False
+    return high >= leading or low <= accuracy  # type: ignore[operator]
+
+
+def _verdict(metrics: Mapping[str, Any]) -> str | None:
+    findings = [Finding(**finding) for finding in metrics.get("verdict", [])]
+    return overall(findings) if findings else None
 
 
 def differing(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:

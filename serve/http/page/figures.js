@@ -1,9 +1,10 @@
 // What a bundle says of itself, as tiles, the table of its proof, and a list of all the rest.
 import { make, table } from "/dom.js";
-import { percent, plain } from "/numbers.js";
+import { percent, plain, rounded } from "/numbers.js";
+import { verdictCard } from "/verdict.js";
 
 const spaced = (name) => name.replaceAll("_", " ");
-const share = (value) => (Number.isFinite(value) ? percent(value) : null);
+const share = (value, examples) => (Number.isFinite(value) ? rounded(value, examples) : null);
 
 function tile(figure, ...lines) {
   return figure && make("div", { className: "card tile" },
@@ -12,9 +13,10 @@ function tile(figure, ...lines) {
 
 function proofTable(parity) {
   const columns = [...new Set(Object.values(parity).flatMap(Object.keys))];
-  const cell = (name, value) => (/accuracy$|agreement$/.test(name) && share(value)) || plain(value ?? "");
+  const cell = (name, value, examples) =>
+    (/accuracy$|agreement$/.test(name) && share(value, examples)) || plain(value ?? "");
   return table("The proof", ["proof", ...columns.map(spaced)], Object.entries(parity).map(
-    ([path, figures]) => [path, ...columns.map((name) => cell(name, figures[name]))]));
+    ([path, figures]) => [path, ...columns.map((name) => cell(name, figures[name], figures.examples))]));
 }
 
 const size = (image) => `${image.height}×${image.width}`;
@@ -26,19 +28,20 @@ export function lead({ version, document: { class_names: names, image, precision
 }
 
 export function figures({ document: { class_names: names, image, precision, parity, metrics, created,
-  rejection, temperature, ...rest } }) {
+  rejection, temperature, verdict, ...rest } }) {
   const proven = Object.keys(parity).length > 0;
   const worst = Math.max(...Object.values(parity).map((path) => path.max_difference ?? 0));
   const facts = { ...rest, created, temperature, metrics, image, rejection };
   return [
     make("div", { className: "tiles" }, [
-      tile(share(metrics.accuracy), "test accuracy",
+      tile(share(metrics.accuracy, metrics.examples), "test accuracy",
         metrics.examples && `${plain(metrics.examples)} test images`),
-      tile(share(metrics.ece), "calibration error", `temperature ${plain(temperature)}`),
+      tile(share(metrics.ece, metrics.examples), "calibration error", `temperature ${plain(temperature)}`),
       tile(proven && plain(worst), "largest difference of", "a probability from Keras"),
       tile(size(image), colours(image), `resize ${image.resize}, ${image.resample}`),
       tile(precision, "precision", created && `made ${created.slice(0, 10)}`),
     ].filter(Boolean)),
+    verdictCard(verdict),
     rejection && make("p", { className: "card" }, `An answer below ${percent(rejection.threshold)} is `
       + `called uncertain. The other ${percent(rejection.coverage)} of the test images are answered `
       + `with an accuracy of ${percent(rejection.accuracy)}.`),
