@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from export.intervals import wilson_interval
 from pipeline.compare.runs import ComparedRun
 from pipeline.options.training import MONITORS, TIES
 from pipeline.recipe import fingerprint, flat
@@ -75,7 +76,7 @@ COLUMNS = (
     Column("monitor", "epoch chosen by", ""),
     Column("best_value", "its best", "significant"),
     Column("best_epoch", "in epoch", "d"),
-    Column("val_accuracy", "validation accuracy", ".2%", "max"),
+    Column("val_accuracy", "validation accuracy", ".2%", "max", of="validation_images"),
     Column("val_loss", "validation loss", "significant", "min", same_loss),
     Column("epochs", "epochs", "d"),
     Column("steps", "steps", ",d"),
@@ -90,7 +91,8 @@ COLUMNS = (
 
 
 def figures(run: ComparedRun) -> dict[str, Figure]:
-    """The figures of a run by the keys of `COLUMNS`; None for what it does not have.
+    """The figures of a run by the keys of `COLUMNS`, and on how many `validation_images` some of
+    them rest; None for what it does not have.
 
     The validation figures are those of the best epoch, of those done so far; `images_per_second` is
     the median over the epochs, latencies are those at batch 1.
@@ -117,6 +119,7 @@ def figures(run: ComparedRun) -> dict[str, Figure]:
         "best_epoch": best_epoch,
         "val_accuracy": best.get("val_accuracy"),
         "val_loss": best.get("val_loss"),
+        "validation_images": metrics.get("calibration", {}).get("examples"),
         "epochs": len(history),
         "steps": int(history[-1]["step"]) if history else 0,
         "training_seconds": round(sum(row["seconds"] for row in history), 1),
@@ -149,29 +152,36 @@ def best_of(column: Column, runs: Sequence[ComparedRun], values: Sequence[Figure
 
 
 def undecided(
-    runs: Sequence[ComparedRun], rows: Sequence[Mapping[str, Figure]], best: set[int]
+    column: Column, runs: Sequence[ComparedRun], rows: Sequence[Mapping[str, Figure]]
 ) -> set[int]:
-    """Positions of the runs whose test accuracy may as well be that of the best on their images.
+    """Positions of the runs among which the images do not decide who is best in a column.
 
-    Their 95 % interval reaches the accuracy of the best run, or the best one's theirs: the test
-    images do not decide between them.
+    Two shares are too close where one lies in the 95 % interval of the other (Wilson 1927).
     """
+    best = best_of(column, runs, [row[column.key] for row in rows])
     tied: set[int] = set()
     for leader in best:
         for position, (run, row) in enumerate(zip(runs, rows, strict=True)):
-            comparable = run.is_finished and same_images(run) == same_images(runs[leader])
-            if comparable and position not in best and _overlap(row, rows[leader]):
+            comparable = run.is_finished and column.among(run) == column.among(runs[leader])
+            if comparable and position != leader and _too_close(column, row, rows[leader]):
                 tied |= {position, leader}
     return tied
 
 
-def _overlap(row: Mapping[str, Figure], leader: Mapping[str, Figure]) -> bool:
-    accuracy, high = row["test_accuracy"], row["test_accuracy_high"]
-    leading, low = leader["test_accuracy"], leader["test_accuracy_low"]
-    numbers = (accuracy, high, leading, low)
-    if not all(isinstance(number, int | float) for number in numbers):
-        return False
-    return high >= leading or low <= accuracy  # type: ignore[operator]
+def _too_close(column: Column, row: Mapping[str, Figure], leader: Mapping[str, Figure]) -> bool:
+    (low, value, high), (other_low, other, other_high) = (
+        _interval(column, figures) for figures in (row, leader)
+    )
+    return low <= other <= high or other_low <= value <= other_high
+
+
+def _interval(column: Column, row: Mapping[str, Figure]) -> tuple[float, float, float]:
+    """Lower end, value and upper end; nan where it is no share of a known number of images."""
+    value, images = row[column.key], row.get(column.of or "")
+    if not isinstance(value, int | float) or not isinstance(images, int) or not images:
+        return math.nan, math.nan, math.nan
+    low, high = wilson_interval(round(value * images), images)
+    return low, value, high
 
 
 def _verdict(metrics: Mapping[str, Any]) -> str | None:

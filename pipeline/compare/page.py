@@ -27,7 +27,7 @@ def page(runs: Sequence[ComparedRun]) -> str:
         columns=columns,
         values=values,
         best=best,
-        undecided=undecided(runs, rows, best.get("test_accuracy", set())),
+        undecided={column.key: undecided(column, runs, rows) for column in columns},
         images_of=[
             [row.get(column.of) if column.of else None for column in columns] for row in rows
         ],
