@@ -34,6 +34,14 @@ def percent(value: float, examples: int) -> str:
     return f"{100 * value:.{decimals(examples) - 2}f} %"
 
 
+def significant(value: float, digits: int = 3) -> str:
+    """With so many significant digits: `significant(676.468)` is "676", of 0.32149 "0.321"."""
+    if value == 0:
+        return "0"
+    places = digits - 1 - math.floor(math.log10(abs(value)))
+    return f"{round(value, places):.{max(places, 0)}f}"
+
+
 def points(difference: float, examples: int) -> str:
     """A difference of two shares in percentage points, with its sign: "+0.3", "-6"."""
     return f"{100 * difference:+.{decimals(examples) - 2}f}"

@@ -27,7 +27,7 @@ from serve.onnx_file import outline
 SOURCE_ROOT = Path(serve.__file__).parents[1]
 NAMES = ("file", "sha256", "input", "output", "graph", "document", "producer", "digest", "created",
          "precision", "classes", "image", "in the graph", "uncertain", "metrics", "proof", "data",
-         "config")  # fmt: skip
+         "config", "verdict")  # fmt: skip
 HASH = "0123456789abcdef" * 4
 FIELDS = {
     "created": "2026-02-03T04:05:06+00:00",
@@ -97,7 +97,7 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 def rows_of(text: str) -> dict[str, str]:
     """The lines of the text form by their names."""
-    lines = text.removesuffix("\n").split("\n")
+    lines = [line for line in text.removesuffix("\n").split("\n") if line[0] != " "]
     rows = [re.fullmatch(rf"(proof \w+|{'|'.join(NAMES)}) +(\S.*)", line) for line in lines]
     assert all(rows), text
     named = [(row[1], row[2]) for row in rows if row]

@@ -4,6 +4,7 @@ import { Failure, ask, hasKey, setKey } from "/ask.js";
 import { openCamera } from "/camera.js";
 import { get, make } from "/dom.js";
 import { figures, lead } from "/figures.js";
+import { overall } from "/verdict.js";
 
 const AT_ONCE = 4; // requests under way for one drop
 const locked = new Set(); // what to do again when there is an API key
@@ -56,6 +57,10 @@ function showModel() {
   get("about").hidden = !model;
   get("badge").hidden = !model || !Object.keys(model.document.parity).length;
   if (!model) return;
+  const verdict = overall(model.document.verdict);
+  get("verdict").hidden = !verdict;
+  get("verdict").className = `badge model ${verdict}`;
+  get("verdict").textContent = `model: ${verdict}`;
   document.title = `${model.name} · Lockstep`;
   get("name").textContent = model.name;
   get("lead").textContent = lead(model);
