@@ -165,7 +165,7 @@ class Server:
         self._ready.put("")
 
     def wait_until_ready(self) -> None:
-        self.url = self._ready.get(timeout=60)
+        self.url = self._ready.get(timeout=180)
         assert self.url, "the server ended: " + "\n".join(self.lines)
 
     @property
