@@ -87,9 +87,7 @@ def read_truth(
     told += _counted("rows of --truth about no image there", strangers)
     told += _counted("images without a row in --truth, not measured on", missing)
     values = np.stack([found[read[number]] for number in known])
-    empty = [
-        label for label, some in zip(labels, values.any(axis=0).tolist(), strict=True) if not some
-    ]
+    empty = [labels[int(number)] for number in np.flatnonzero(~values.any(axis=0))]
     told += _counted("labels that no image has", empty)
     return Truth(known, values, tuple(told))
 
