@@ -81,7 +81,7 @@ def _right_answers(
     """How many answers are right, in each of `resamples` draws."""
     if len(confidence) > MANY:  # the sum of so many draws is normal
         spread = float(np.sqrt((confidence * (1 - confidence)).sum()))
-        return generator.normal(confidence.sum(), spread, resamples)
+        return confidence.sum() + spread * generator.standard_normal(resamples)
     draws: NDArray[np.bool_] = generator.random((resamples, len(confidence))) < confidence
     return draws.sum(axis=1).astype(np.float64)
 
