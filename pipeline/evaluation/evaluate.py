@@ -69,7 +69,7 @@ def summary(figures: dict[str, Any]) -> str:
     low, high = (rounded(end, count) for end in figures["accuracy_interval"])
     calibration, coverage = figures["calibration"], figures["coverage"]
     parts = [
-        f"accuracy {share(figures['accuracy'], count)} ({low} to {high}) on {count:,} test images",
+        f"test accuracy {share(figures['accuracy'], count)} ({low} to {high}) on {count:,} images",
         f"macro F1 {rounded(figures['f1_macro'], count)}",
         f"ECE {rounded(calibration['after']['ece'], count)}",
     ]

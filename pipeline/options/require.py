@@ -115,7 +115,7 @@ def _comparison(
             f"{text!r:.80}: expected {'a share from 0 to 1' if highest == 1 else 'a number'} "
             f"after {comparison}{hint}"
         )
-    return comparison, value
+    return comparison or "", value
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
