@@ -61,7 +61,7 @@ def _check_optimizer(config: Config) -> None:
         import_tensorflow()
         from pipeline.training.optimizers import build_optimizer
 
-        build_optimizer(config.train.optimizer)
+        build_optimizer(config.train.optimizer, [])
 
 
 def _check_class_weights(config: Config) -> None:

@@ -6,11 +6,12 @@ several forms, each with its own options; naming another form starts from that f
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from export.prepared_data import MAX_PROOF_EXAMPLES
 from models.options import CnnOptions, ModelOptions, Options
 from pipeline.options.augment import AugmentOptions
+from pipeline.options.require import parse, split
 from pipeline.options.training import TrainOptions
 from serve.image_size import FORMS, parse_image_size
 from serve.image_spec import MOST_PIXELS, ImageSpec
@@ -79,6 +80,18 @@ class EvaluateOptions(Options):
     """Scale the logits so that a probability is the share of right answers; no label changes."""
     coverage: float | None = Field(None, gt=0, le=1)
     """Share of images to answer; below the confidence that this takes, an answer is uncertain."""
+    require: list[str] = []
+    """Conditions without which nothing is released: `accuracy>=0.9, recall[cat]>=0.8, verdict`."""
+
+    @field_validator("require", mode="before")
+    @classmethod
+    def _conditions(cls, value: Any) -> Any:
+        """A text with commas is a list, too; each condition must say something."""
+        conditions = split(value) if isinstance(value, str) else [] if value is None else value
+        for condition in conditions if isinstance(conditions, list) else ():
+            if isinstance(condition, str):
+                parse(condition)
+        return conditions
 
 
 class QuantizeOptions(Options):

@@ -17,7 +17,6 @@ from export.run_directory import RunDirectory
 from pipeline.checks import check_model, check_writable
 from pipeline.command_line import Invocation
 from pipeline.compare.command_line import Request, parse
-from pipeline.compare.figures import figures
 from pipeline.compare.page import page
 from pipeline.compare.runs import ComparedRun, CompareError, read_run, read_runs
 from pipeline.compare.tables import curves_table, runs_table
@@ -27,6 +26,7 @@ from pipeline.stages import standing
 from pipeline.stopping import Stopped, stop_signals
 from serve.atomic import write_text
 from serve.command import LockstepError, one_line, printable
+from serve.rounding import share
 
 PAGE, RUNS_TABLE, CURVES_TABLE = "comparison.html", "comparison.csv", "curves.csv"
 
@@ -145,8 +145,11 @@ def _say(runs: Sequence[ComparedRun], output: Path) -> None:
     names = [printable(run.name) for run in runs]
     width = max(map(len, names))
     for name, run in zip(names, runs, strict=True):
-        accuracy = figures(run)["test_accuracy"]
-        result = "" if accuracy is None else f"test accuracy {accuracy:.4f}, "
+        result = ""
+        if run.metrics:
+            count = run.metrics.get("examples", 0)
+            result = f"test accuracy {share(run.metrics['accuracy'], count)}"
+            result += f" on {count:,} images, " if count else ", "
         print(f"{name:<{width}}  {result}{run.state}")
     print(f"page       {output / PAGE}")
     print(f"tables     {output / RUNS_TABLE}, {output / CURVES_TABLE}")

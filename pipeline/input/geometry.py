@@ -14,10 +14,11 @@ their results to the last bit, so that an image's matrix does not depend on the 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import tensorflow as tf
 
-Number = tf.Tensor | float
+Number: TypeAlias = tf.Tensor | float
 """One for each image, float32 `[batch]`, or one for all."""
 
 

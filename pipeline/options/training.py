@@ -15,6 +15,8 @@ MONITORS: dict[str, Literal["max", "min"]] = {
     "accuracy": "max",
     "loss": "min",
 }
+TIES = {"val_accuracy": "val_loss", "accuracy": "loss"}
+"""Which loss decides between equal accuracies: on few images many epochs have the same."""
 
 
 class ContrastiveOptions(Options):
@@ -67,7 +69,7 @@ class TrainOptions(Options):
     weight_average: float | None = Field(None, gt=0, lt=1)
     """Decay of a moving average of all weights, which is the model (Polyak and Juditsky 1992)."""
     monitor: Literal["val_accuracy", "val_loss", "accuracy", "loss"] = "val_accuracy"
-    """Figure that picks the best epoch, of validation or of training."""
+    """Figure that picks the best epoch; the loss decides between epochs of equal accuracy."""
     early_stopping: int | None = Field(None, ge=1)
     """Stop after so many epochs without a better one; null trains all (Prechelt 1998)."""
     checkpoint_minutes: float = Field(5.0, gt=0)

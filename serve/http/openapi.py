@@ -259,6 +259,9 @@ _PREDICT = """
 As simple as it gets: `curl --data-binary @shoe.jpg localhost:8000/predict`, or
 `curl -F a=@shoe.jpg -F b=@bag.jpg localhost:8000/predict` for several.
 
+A multi-label model, where each label has a probability of its own, answers with `labels`: all that
+reach their threshold, so none, one or several.
+
 In a form, a file that cannot be read gets an `error` in its place; the others are answered.
 `Server-Timing` says how long decoding, waiting and computing took, in milliseconds.
 """
