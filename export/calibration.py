@@ -81,9 +81,10 @@ def _right_answers(
     """How many answers are right, in each of `resamples` draws."""
     if len(confidence) > MANY:  # the sum of so many draws is normal
         spread = float(np.sqrt((confidence * (1 - confidence)).sum()))
-        return generator.normal(confidence.sum(), spread, resamples)
+        sums: NDArray[np.float64] = confidence.sum() + spread * generator.standard_normal(resamples)
+        return sums
     draws: NDArray[np.bool_] = generator.random((resamples, len(confidence))) < confidence
-    return draws.sum(axis=1).astype(np.float64)
+    return np.asarray(draws.sum(axis=1), np.float64)
 
 
 def _bin_of(confidence: NDArray[np.float64], bins: int) -> NDArray[np.int64]:

@@ -141,8 +141,8 @@ def _every_class_found(
     untested = [repr(class_names[int(index)]) for index in np.flatnonzero(images == 0)]
     parts = []
     if never:
-        listed = [f"{class_names[index]!r} (0 of {images[index]})" for index in never]
-        parts.append(f"no image was recognized of {listed(listed)}")
+        missed = [f"{class_names[index]!r} (0 of {images[index]})" for index in never]
+        parts.append(f"no image was recognized of {listed(missed)}")
         if not surely:
             parts[-1] += "; these are too few images to tell"
     if untested:
