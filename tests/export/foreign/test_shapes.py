@@ -76,6 +76,13 @@ def test_the_reference_is_the_fixed_models_own_answer(
     [
         (
             lambda: colours(
+                lambda x: ops.reshape(x, (4, 3)),
+                inputs=keras.Input(batch_shape=(4, SIDE, SIDE, 3)),
+            ),
+            "the model takes batches of 4 images alone",
+        ),
+        (
+            lambda: colours(
                 lambda x: x / ops.max(x, axis=0, keepdims=True),
                 inputs=keras.Input(batch_shape=(4, SIDE, SIDE, 3)),
             ),
@@ -90,7 +97,7 @@ def test_the_reference_is_the_fixed_models_own_answer(
         ),
         (lambda: colours(lambda x: ops.argmax(x, axis=-1)), "expected floating-point answers"),
     ],
-    ids=["neighbours", "two outputs", "channels first", "class numbers"],
+    ids=["batch in a reshape", "neighbours", "two outputs", "channels first", "class numbers"],
 )
 def test_what_cannot_be_is_explained(
     model: Callable[[], keras.Model], message: str, adopt: Adopt
