@@ -80,6 +80,8 @@ class ForeignKerasModel:
         try:
             function = tf.function(lambda image: self.model(image, training=False))
             return function.get_concrete_function(*signature)
+        except (ValueError, tf.errors.OpError) as error:
+            raise self._does_not_take(error) from error
         finally:
             tf.config.run_functions_eagerly(False)
 
@@ -107,15 +109,18 @@ class ForeignKerasModel:
     def _has_channels(self) -> bool:
         return len(self.model.inputs[0].shape) == 4
 
+    def _does_not_take(self, error: Exception) -> LockstepError:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        first = next((line for line in lines if "dimension" in line or "shape" in line), lines[0])
+        return LockstepError(
+            f"the model does not take images of {self.spec.height}x{self.spec.width}: {first:.200}"
+        )
+
     def _predict(self, pixels: NDArray[np.uint8], scaling: Scaling) -> NDArray[np.float32]:
         try:
             answers = self.model.predict_on_batch(self.prepared(pixels, scaling))
         except (ValueError, tf.errors.OpError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise LockstepError(
-                f"the model does not take images of {self.spec.height}x{self.spec.width}: "
-                f"{first:.200}"
-            ) from error
+            raise self._does_not_take(error) from error
         return np.asarray(answers).astype(np.float32).reshape(len(pixels), self.outputs)
 
 

@@ -72,7 +72,7 @@ def _with_open_batch(model: keras.Model) -> keras.Model:
     try:
         opened = model.__class__.from_config(_opened(model.get_config()))
         opened.set_weights(model.get_weights())
-        if opened.inputs[0].shape[0] is not None:
+        if opened.inputs[0].shape[0] is not None or opened.outputs[0].shape[0] is not None:
             raise refusal
         shape = [side or 64 for side in model.inputs[0].shape[1:]]
         noise = np.random.default_rng(NOISE).uniform(0, 255, (batch, *shape)).astype(np.float32)
