@@ -3,3 +3,5 @@
 from serve.command import require_extra
 
 require_extra("train", "keras")
+
+import models  # noqa: E402, F401  # keeps the user's settings from Keras; needs the extra

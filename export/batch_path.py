@@ -7,14 +7,15 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from export.examples import Examples, PathError
+from export.label_sets import Labels, check_label_set
 from export.parity import BATCH_SIZES
 from export.processes import command, environment
+from serve.label_list import split_labels
 
 
 def command_runs(bundle: Path, examples: Examples) -> dict[str, NDArray[np.float32]]:
@@ -56,16 +57,26 @@ def _run_batch(bundle: Path, examples: Examples, form: str, *options: str) -> ND
         if done.returncode not in (0, 1) or not output.is_file():
             raise PathError(f"the batch command failed: {done.stderr.strip()}")
         rows = _csv_rows(output) if form == "csv" else _json_rows(output)
-        return _answers(rows, files, examples.class_names)
+        try:
+            return _answers(rows, files, examples)
+        except (ValueError, LookupError, TypeError) as error:
+            raise PathError(
+                f"the batch command's rows are not as they should be: {error}"
+            ) from error
 
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """One row of the batch command's output, whichever the format."""
+    """One row of the batch command's output, whichever the format.
+
+    Attributes:
+        labels: the labels that it gives the image, with their probabilities: the best one, or of a
+            multi-label model all that reach their threshold.
+        probabilities: of every label.
+    """
 
     path: str
-    label: str
-    probability: float
+    labels: Labels
     probabilities: Mapping[str, float]
     error: str
 
@@ -75,33 +86,32 @@ def _csv_rows(output: Path) -> Iterator[_Row]:
         for row in csv.DictReader(stream):
             columns = {name[2:-1]: value for name, value in row.items() if name.startswith("p(")}
             numbers = {} if row["error"] else {name: float(columns[name]) for name in columns}
-            yield _Row(
-                row["path"], row["label"], float(row["probability"] or 0), numbers, row["error"]
-            )
+            yield _Row(row["path"], _csv_labels(row), numbers, row["error"])
+
+
+def _csv_labels(row: Mapping[str, str]) -> Labels:
+    if "labels" not in row:
+        return [(row["label"], float(row["probability"] or 0))]
+    values = map(float, filter(None, row["probabilities"].split("|")))
+    return list(zip(split_labels(row["labels"]), values, strict=True))
 
 
 def _json_rows(output: Path) -> Iterator[_Row]:
     with open(output, encoding="utf-8") as stream:
         for line in stream:
             row = json.loads(line)
-            best: dict[str, Any] = next(iter(row["predictions"]), {"label": "", "probability": 0})
-            yield _Row(
-                row["path"],
-                best["label"],
-                best["probability"],
-                row.get("probabilities", {}),
-                row["error"] or "",
-            )
+            given = row["labels"] if "labels" in row else row["predictions"][:1]
+            labels = [(item["label"], item["probability"]) for item in given]
+            yield _Row(row["path"], labels, row.get("probabilities", {}), row["error"] or "")
 
 
-def _answers(
-    rows: Iterable[_Row], files: Sequence[str], class_names: Sequence[str]
-) -> NDArray[np.float32]:
+def _answers(rows: Iterable[_Row], files: Sequence[str], examples: Examples) -> NDArray[np.float32]:
     """The probabilities of all files but the last, which must be an error.
 
     Raises:
         PathError: a row is missing, is about another file, contradicts itself, or is an error.
     """
+    class_names = examples.class_names
     answers = np.empty((len(files) - 1, len(class_names)), np.float32)
     number = -1
     for number, row in enumerate(rows):
@@ -119,14 +129,23 @@ def _answers(
             raise PathError(f"the batch command knows no class {', '.join(missing)}")
         if row.path not in (file, _written(file)):
             raise PathError(f"the batch command answered for {row.path}, expected {file}")
-        if row.label not in class_names or row.probability != row.probabilities[row.label]:
-            raise PathError(f"{row.path}: {row.label} {row.probability} contradicts its row")
         answers[number] = [row.probabilities[name] for name in class_names]
-        if row.probability != max(row.probabilities.values()):
-            raise PathError(f"{row.path}: {row.label} {row.probability} is not the best of its row")
+        if examples.thresholds:
+            check_label_set(row.path, row.labels, answers[number], examples)
+        else:
+            _check_best(row)
     if number + 1 != len(files):
         raise PathError(f"the batch command gave {number + 1} rows for {len(files)} images")
     return answers
+
+
+def _check_best(row: _Row) -> None:
+    """The one label that a row gives is the best of its probabilities."""
+    ((label, probability),) = row.labels or [("", 0.0)]
+    if probability != row.probabilities.get(label):
+        raise PathError(f"{row.path}: {label} {probability} contradicts its row")
+    if probability != max(row.probabilities.values()):
+        raise PathError(f"{row.path}: {label} {probability} is not the best of its row")
 
 
 def _written(path: str) -> str:

@@ -1,6 +1,6 @@
-"""Confidence that means what it says: temperature, calibration error, and when to be uncertain.
+"""Does confidence mean what it says? Calibration error, and when to be uncertain.
 
-Pure functions of logits, probabilities and labels.
+Pure functions of probabilities and labels.
 """
 
 from dataclasses import asdict, dataclass
@@ -8,40 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 
 BINS = 15
-TEMPERATURES = (0.05, 20.0)
-
-
-def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """The temperature that minimizes the cross-entropy of `softmax(logits / temperature)`.
-
-    Temperature scaling (Guo et al. 2017, section 4.2). The targets are those of Platt (1999,
-    section 2.2): with N examples a label counts as (N + 1) / (N + 2) certain, so that a model
-    without a single mistake on a small split does not become infinitely sure.
-
-    Args:
-        logits: float32 `[examples, classes]`, of the validation split.
-        labels: int64 `[examples]`.
-
-    Returns:
-        A number within `TEMPERATURES`, rounded to 6 digits: what is recorded is what is used.
-    """
-    count, classes = logits.shape
-    doubt = 1 / (count + 2)
-    targets = np.full(logits.shape, doubt / (classes - 1))
-    targets[np.arange(count), labels] = 1 - doubt
-    values = logits.astype(np.float64)
-
-    def loss(log_temperature: float) -> float:
-        scaled = log_softmax(values / np.exp(log_temperature), axis=1)
-        return float(-(targets * scaled).sum(axis=1).mean())
-
-    # Convex in 1 / temperature, so with a single minimum in its logarithm too.
-    found = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded")
-    return round(float(np.exp(found.x)), 6)
+MANY = 2000
+"""Images in a bin beyond which their draws are summed up by the normal distribution."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +32,7 @@ def reliability(
     confidence = probabilities.max(axis=1).astype(np.float64)
     correct = probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, bins + 1)
-    # Right-closed, as in the paper; 0 itself cannot be a confidence.
-    position = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    position = _bin_of(confidence, bins)
     return [
         Bin(
             low=float(edges[number]),
@@ -83,6 +52,46 @@ def expected_calibration_error(bins: list[Bin]) -> float:
     return sum(item.examples * abs(item.confidence - item.accuracy) for item in bins) / total
 
 
+def error_by_chance(
+    probabilities: NDArray[np.float32], bins: int = BINS, resamples: int = 1000, seed: int = 0
+) -> float:
+    """The calibration error that a perfectly calibrated model would stay below in 95 % of cases.
+
+    The error of few images is large even where every confidence is right. Consistency resampling
+    (Bröcker and Smith 2007; for classifiers Vaicenavicius et al. 2019): answers are drawn to be
+    right as often as their confidence says, and the error of each draw is computed.
+
+    Args:
+        probabilities: float32 `[examples, classes]`.
+    """
+    generator = np.random.default_rng(seed)
+    confidence = np.clip(probabilities.max(axis=1).astype(np.float64), 0, 1)
+    position = _bin_of(confidence, bins)
+    errors = np.zeros(resamples)
+    for number in range(bins):
+        inside = confidence[position == number]
+        if len(inside):
+            errors += np.abs(_right_answers(inside, resamples, generator) - inside.sum())
+    return float(np.quantile(errors / len(confidence), 0.95))
+
+
+def _right_answers(
+    confidence: NDArray[np.float64], resamples: int, generator: np.random.Generator
+) -> NDArray[np.float64]:
+    """How many answers are right, in each of `resamples` draws."""
+    if len(confidence) > MANY:  # the sum of so many draws is normal
+        spread = float(np.sqrt((confidence * (1 - confidence)).sum()))
+        sums: NDArray[np.float64] = confidence.sum() + spread * generator.standard_normal(resamples)
+        return sums
+    draws: NDArray[np.bool_] = generator.random((resamples, len(confidence))) < confidence
+    return np.asarray(draws.sum(axis=1), np.float64)
+
+
+def _bin_of(confidence: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
+    """Right-closed, as in the paper; 0 itself cannot be a confidence."""
+    return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+
+
 def threshold_for(probabilities: NDArray[np.float32], coverage: float) -> float:
     """The confidence that a share `coverage` of the examples reaches (El-Yaniv and Wiener 2010).
 
@@ -92,6 +101,11 @@ def threshold_for(probabilities: NDArray[np.float32], coverage: float) -> float:
     """
     confidence = np.sort(probabilities.max(axis=1))[::-1]
     return float(confidence[max(1, round(coverage * len(confidence))) - 1])
+
+
+def coverage_of(probabilities: NDArray[np.float32], threshold: float) -> float:
+    """Share of the answers that reach `threshold`."""
+    return float((probabilities.max(axis=1) >= np.float32(threshold)).mean())
 
 
 def selective_accuracy(

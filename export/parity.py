@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export import figures
+from export.scoring import Scoring, Truth
 
 TOLERANCE = 1e-4
 """Largest difference of a probability that counts as the same answer, for float formats."""
@@ -35,9 +36,12 @@ class Comparison:
         passed: it kept what was asked of it; else `reason` says what it did not keep.
         max_difference, mean_difference: absolute, over all probabilities and runs.
         run_difference: largest difference between a path's own answers in two runs.
-        label_agreement: share of examples with the reference's label in every run; ties within the
-            tolerance agree with either.
-        accuracy: lowest of all runs; None without labels.
+        label_agreement: share of examples with the reference's label in every run, or with another
+            one whose reference probability is within the tolerance of the best. Multi-label: with
+            the same set of labels, where a label may differ whose reference probability is within
+            the tolerance of its threshold.
+        accuracy: lowest of all runs; None without labels. Multi-label: of the images with exactly
+            the right set of labels.
         accuracy_difference: that minus the accuracy of the reference.
         loss_difference: highest cross-entropy of all runs minus the reference's, in nats.
         worst_example: position (in the compared examples) of the largest difference, and there
@@ -69,9 +73,10 @@ class Comparison:
 def compare(
     reference: NDArray[np.float32],
     runs: Mapping[str, NDArray[np.float32]],
-    labels: NDArray[np.int64] | None,
+    labels: Truth | None,
     class_names: Sequence[str],
     *,
+    scoring: Scoring | None = None,
     tolerance: float = TOLERANCE,
     allowed_drop: float | None = None,
 ) -> Comparison:
@@ -81,11 +86,14 @@ def compare(
         reference: float32 `[examples, classes]`.
         runs: the path's probabilities of the same shape, by the name of what was different:
             the batch size, the number of threads.
-        labels: int64 `[examples]`, the true classes, where they are known.
+        labels: int64 `[examples]`, the true classes, where they are known; of a multi-label model
+            bool `[examples, labels]`.
+        scoring: what an answer is; None for the most probable class.
         tolerance: largest difference of a probability, between runs too; every label must agree.
         allowed_drop: hold accuracy and cross-entropy to the reference's, and not every answer:
             int8 rounds. Different runs must still give the same. Needs labels.
     """
+    scoring = scoring or SINGLE_LABEL
     differences: dict[str, NDArray[np.float64]] = {}
     agree = np.full(len(reference), True)
     unfit: NDArray[np.bool_] = np.full(len(reference), False)
@@ -103,11 +111,11 @@ def compare(
             difference = np.abs(answer.astype(np.float64) - reference)
         differences[name] = difference.max(axis=1)
         total += float(difference.mean())
-        agree[~_labels_agree(reference, answer, tolerance)] = False
+        agree[~scoring.agree(reference, answer, tolerance)] = False
         np.minimum(lowest, answer, out=lowest)
         np.maximum(highest, answer, out=highest)
     if unfit.any():
-        return _not_finite(reference, runs, unfit, class_names)
+        return _not_finite(reference, runs, unfit, class_names, scoring)
 
     largest = {name: float(values.max()) for name, values in differences.items()}
     worst_run = max(largest, key=largest.__getitem__)
@@ -115,10 +123,10 @@ def compare(
     spread = float((highest.astype(np.float64) - lowest).max())
     accuracy = accuracy_difference = loss_difference = None
     if labels is not None:
-        accuracy = min(figures.accuracy(labels, answer) for answer in runs.values())
-        accuracy_difference = accuracy - figures.accuracy(labels, reference)
-        loss_difference = max(figures.cross_entropy(labels, answer) for answer in runs.values())
-        loss_difference -= figures.cross_entropy(labels, reference)
+        accuracy = min(scoring.accuracy(labels, answer) for answer in runs.values())
+        accuracy_difference = accuracy - scoring.accuracy(labels, reference)
+        loss_difference = max(scoring.cross_entropy(labels, answer) for answer in runs.values())
+        loss_difference -= scoring.cross_entropy(labels, reference)
 
     reasons = []
     if allowed_drop is None:
@@ -138,6 +146,7 @@ def compare(
             reasons.append(
                 f"cross-entropy rises by {loss_difference:.3f} nats, more than {MAX_LOSS_RISE}"
             )
+    of_reference, of_answer = scoring.columns(reference[worst], runs[worst_run][worst])
     if spread > tolerance:
         reasons.append(f"answers differ by {spread:.2g} between {', '.join(runs)}")
     return Comparison(
@@ -152,8 +161,8 @@ def compare(
         loss_difference=loss_difference,
         worst_example=worst,
         worst_run=worst_run,
-        worst_reference=_answer(reference[worst], class_names),
-        worst_answer=_answer(runs[worst_run][worst], class_names),
+        worst_reference=(class_names[of_reference], float(reference[worst, of_reference])),
+        worst_answer=(class_names[of_answer], float(runs[worst_run][worst, of_answer])),
         reason="; ".join(reasons),
     )
 
@@ -168,11 +177,14 @@ def _not_finite(
     runs: Mapping[str, NDArray[np.float32]],
     unfit: NDArray[np.bool_],
     class_names: Sequence[str],
+    scoring: Scoring,
 ) -> Comparison:
     """Failed: no difference can be told."""
     worst = int(unfit.argmax())
     run = next((name for name, answer in runs.items() if not np.isfinite(answer[worst]).all()), "")
     run = run or next(iter(runs))  # the reference itself is no number
+    expected, found = np.nan_to_num(reference[worst]), np.nan_to_num(runs[run][worst])
+    of_reference, of_answer = scoring.columns(expected, found)
     return Comparison(
         passed=False,
         examples=len(reference),
@@ -185,8 +197,8 @@ def _not_finite(
         loss_difference=None,
         worst_example=worst,
         worst_run=run,
-        worst_reference=_answer(np.nan_to_num(reference[worst]), class_names),
-        worst_answer=_answer(np.nan_to_num(runs[run][worst]), class_names),
+        worst_reference=(class_names[of_reference], float(expected[of_reference])),
+        worst_answer=(class_names[of_answer], float(found[of_answer])),
         reason=f"{int(unfit.sum())} answers are not finite numbers",
     )
 
@@ -194,13 +206,20 @@ def _not_finite(
 def _labels_agree(
     reference: NDArray[np.float32], answer: NDArray[np.float32], tolerance: float
 ) -> NDArray[np.bool_]:
-    """Same label, or a reference whose two best are so close that either may come first."""
-    best = np.sort(reference, axis=1)[:, -2:]
-    tied = best[:, 1] - best[:, 0] <= tolerance
-    same: NDArray[np.bool_] = reference.argmax(axis=1) == answer.argmax(axis=1)
-    return same | tied
+    """Whether each answer is a label that the reference itself holds for the best one.
+
+    More than one is where others are within the tolerance of its best probability.
+    """
+    given = reference[np.arange(len(reference)), answer.argmax(axis=1)]
+    agree: NDArray[np.bool_] = given >= reference.max(axis=1) - tolerance
+    return agree
 
 
-def _answer(row: NDArray[np.floating[Any]], class_names: Sequence[str]) -> tuple[str, float]:
-    best = int(row.argmax())
-    return class_names[best], float(row[best])
+def _best(
+    reference: NDArray[np.floating[Any]], answer: NDArray[np.floating[Any]]
+) -> tuple[int, int]:
+    return int(reference.argmax()), int(answer.argmax())
+
+
+SINGLE_LABEL = Scoring(_labels_agree, figures.accuracy, figures.cross_entropy, _best)
+"""One class of several is the answer: the most probable one."""

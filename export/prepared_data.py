@@ -7,6 +7,9 @@ proof/          encoded originals of test images that came from no file of their
 """
 
 import json
+import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +42,29 @@ class Duplicate(BaseModel):
     splits: list[Split]
 
 
+class Contradiction(BaseModel):
+    """Examples with exactly the same pixels and different labels.
+
+    Attributes:
+        labels: the class name of each example, parallel to `names` and `splits`.
+    """
+
+    names: list[str]
+    labels: list[str]
+    splits: list[Split]
+
+
+def count_reasons(rejected: Iterable[Rejection]) -> dict[str, int]:
+    """How many images could not be read for each kind of reason, the commonest first."""
+    kinds = Counter(
+        "more pixels than allowed"
+        if item.reason.startswith(("image of ", "decompression bomb"))
+        else re.split(r": |; ", item.reason)[0]
+        for item in rejected
+    )
+    return dict(kinds.most_common())
+
+
 class ProofFile(BaseModel):
     """The encoded file from which example `index` was read; relative paths are within `data/`."""
 
@@ -48,7 +74,18 @@ class ProofFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What is in the prepared data set."""
+    """What is in the prepared data set, and what was left out of it.
+
+    Attributes:
+        rejected: images that could not be read.
+        ignored: files that are no images.
+        ignored_images: images that lie in no class folder.
+        notes: how the source was understood, and why the images have their size, in sentences.
+        unused_classes: classes that the source declares and no image has.
+        duplicates: the same pixels in several splits.
+        contradictory: the same pixels under several labels.
+        repeated: how many images are the same as another of their class and split.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -62,12 +99,21 @@ class Manifest(BaseModel):
     fingerprint: str
     rejected: list[Rejection]
     ignored: list[str]
+    ignored_images: list[str] = []
+    notes: list[str] = []
+    unused_classes: list[str] = []
     duplicates: list[Duplicate]
+    contradictory: list[Contradiction] = []
+    repeated: int = 0
     proof_files: list[ProofFile]
 
     def image_spec(self) -> ImageSpec:
         """How every image of the set was read."""
         return ImageSpec.from_json(self.image)
+
+    def rejected_by_reason(self) -> dict[str, int]:
+        """How many images could not be read for each kind of reason."""
+        return count_reasons(self.rejected)
 
     def to_json(self) -> str:
         """JSON with one line for each field, so that it can be read and compared."""

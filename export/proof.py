@@ -17,15 +17,18 @@ import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from export.agreement import agreement
 from export.batch_path import command_runs
 from export.calibration import selective_accuracy
 from export.examples import Examples, PathError
 from export.parity import BATCH_SIZES, Check, Comparison, compare
+from export.scoring import multi_label
 from export.server_path import server_runs
 from export.serving_function import ExportError
 from export.to_onnx import check_graph
+from export.verdict import CHOSEN_BY, judge
 from serve.atomic import atomic_path
-from serve.bundle import BundleError, Rejection, bundle_document, seal
+from serve.bundle import BundleError, Finding, Rejection, bundle_document, seal
 from serve.classifier import Classifier
 from serve.command import LockstepError
 from serve.onnx_file import outline
@@ -56,6 +59,9 @@ def check_bundle(
         checks[path] = check_runs(lambda run=run: run(bundle, examples), examples, allowed_drop)  # type: ignore[misc]
     checks["graph"] = _check_graph(bundle)
     checks["document"] = _check_document(bundle, expected)
+    if allowed_drop is not None and "accuracy_reason" in checks["onnx"]:
+        reason = checks["onnx"].pop("accuracy_reason")
+        checks["images"] = {"passed": not reason, "reason": reason}
     return checks
 
 
@@ -80,6 +86,7 @@ def check_runs(
         answers,
         examples.labels,
         examples.class_names,
+        scoring=multi_label(examples.thresholds) if examples.thresholds else None,
         allowed_drop=allowed_drop,
     )
     check = _with_row(comparison, examples.rows)
@@ -88,7 +95,25 @@ def check_runs(
         check["coverage"], check["certain_accuracy"] = selective_accuracy(
             first, examples.labels, examples.threshold
         )
+    if allowed_drop is not None and examples.labels is not None:
+        check.update(_worth(next(iter(answers.values())), examples.labels, examples))
     return check
+
+
+def _worth(
+    answer: NDArray[np.float32], labels: NDArray[np.int64], examples: Examples
+) -> dict[str, Any]:
+    """What a rounded model is worth: beside the float model, and its own verdict."""
+    found = agreement(labels, examples.reference, answer)
+    return {
+        "same_answers": found.same,
+        "accuracy_difference_interval": [found.low, found.high],
+        "accuracy_text": found.text,
+        "accuracy_reason": found.reason,
+        "verdict": [
+            dataclasses.asdict(finding) for finding in judge(labels, answer, examples.class_names)
+        ],
+    }
 
 
 def predict_runs(predict: Predict, examples: Examples) -> dict[str, NDArray[np.float32]]:
@@ -123,7 +148,8 @@ BUNDLE_PATHS = {"onnx": onnx_runs, "batch": command_runs, "server": server_runs}
 def release(source: Path, target: Path, checks: Mapping[str, Check]) -> None:
     """Give a proven file its final name, with the figures of its proof in its document.
 
-    The graph's bytes stay those that were proven. An int8 file gets its own test figures, too.
+    The graph's bytes stay those that were proven. An int8 file gets its own test figures and its
+    own verdict, too.
     """
     content = source.read_bytes()
     document = bundle_document(content)
@@ -134,7 +160,11 @@ def release(source: Path, target: Path, checks: Mapping[str, Check]) -> None:
         if rejection is not None:
             rejection = Rejection(rejection.threshold, found["coverage"], found["certain_accuracy"])
         metrics = {name: found[name] for name in ("accuracy", "examples")}
-        document = dataclasses.replace(document, metrics=metrics, rejection=rejection)
+        verdict = tuple(Finding(**finding) for finding in found["verdict"])
+        verdict += tuple(finding for finding in document.verdict if finding.name == CHOSEN_BY)
+        document = dataclasses.replace(
+            document, metrics=metrics, rejection=rejection, verdict=verdict
+        )
     document = dataclasses.replace(document, parity=parity)
     with atomic_path(target) as temporary:
         temporary.write_bytes(seal(content, document.to_json()))

@@ -10,7 +10,7 @@ The test split takes no part; it is what the proof is made on.
 import dataclasses
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from export.figures import accuracy, cross_entropy
-from export.latency import latency
+from export.latency import Ratio, Timing, latencies, speedup, timing
 from export.parity import MAX_DROP, MAX_LOSS_RISE, drops_too_far
 from export.quantizer import (
     METHODS,
@@ -36,6 +36,7 @@ from export.quantizer import (
 )
 from export.to_onnx import write_bundle
 from serve.bundle import INPUT, OUTPUT, bundle_document
+from serve.rounding import share
 
 BATCH = 32
 LATENCY_BATCHES = (1, 32)
@@ -47,6 +48,36 @@ SECONDS = 600.0
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """Float and int8 measured in turns, by batch size.
+
+    Attributes:
+        float32, int8: their latency.
+        speedup: how many times faster int8 is.
+    """
+
+    float32: dict[int, Timing]
+    int8: dict[int, Timing]
+    speedup: dict[int, Ratio]
+
+    @property
+    def was_busy(self) -> bool:
+        """Whether the machine had other work at the time."""
+        return any(item.was_busy for item in (*self.float32.values(), *self.int8.values()))
+
+
+def measured(
+    float32: Mapping[int, Sequence[float]], int8: Mapping[int, Sequence[float]]
+) -> Measurement:
+    """From the latencies of each round in milliseconds, by batch size."""
+    return Measurement(
+        {batch: timing(times) for batch, times in float32.items()},
+        {batch: timing(times) for batch, times in int8.items()},
+        {batch: speedup(times, int8[batch]) for batch, times in float32.items()},
+    )
+
+
+@dataclass(frozen=True)
 class Trial:
     """One way to quantize, and what came of it.
 
@@ -55,6 +86,7 @@ class Trial:
         method: key of `METHODS`.
         kept_in_float: layers left out.
         speedup: float latency divided by int8 latency, by batch size; above 1 is faster.
+        speedup_low: the lower end of its 95 % interval.
         accuracy, loss: on the validation split; the loss is the cross-entropy in nats.
     """
 
@@ -62,12 +94,18 @@ class Trial:
     method: str
     kept_in_float: tuple[str, ...]
     speedup: dict[int, float]
+    speedup_low: dict[int, float]
     accuracy: float
     loss: float
 
     @property
-    def is_faster(self) -> bool:
+    def looks_faster(self) -> bool:
         return min(self.speedup.values()) >= FASTER
+
+    @property
+    def is_faster(self) -> bool:
+        """Faster by enough, and by more than chance explains."""
+        return self.looks_faster and min(self.speedup_low.values()) > 1
 
 
 @dataclass(frozen=True)
@@ -79,6 +117,8 @@ class Quantization:
         chosen: the trial that was written.
         trials: all, in the order tried.
         latency_ms: medians of "float32" and "int8", by batch size, on all threads.
+        latency_quartiles_ms: half of the runs took between these.
+        was_busy: other work ran on the machine in the measurement that decided.
         size: bytes of both files.
         float_accuracy: of the float model on the validation split.
         calibration_images, validation_images: how many were used.
@@ -93,6 +133,8 @@ class Quantization:
     chosen: Trial | None = None
     trials: list[Trial] = field(default_factory=list)
     latency_ms: dict[str, dict[int, float]] = field(default_factory=dict)
+    latency_quartiles_ms: dict[str, dict[int, list[float]]] = field(default_factory=dict)
+    was_busy: bool = False
     size: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -169,7 +211,7 @@ class _Search:
         self.accuracy, self.loss = self._figures(self._session)
         self.trials: list[Trial] = []
         self.paths: dict[tuple[str, str, tuple[str, ...]], Path] = {}
-        self._measured: dict[tuple[str, tuple[str, ...]], dict[str, dict[int, float]]] = {}
+        self._measured: dict[tuple[str, tuple[str, ...]], Measurement] = {}
         self._end = time.monotonic() + SECONDS
         self._layers = quantizable_layers(onnx.load(self._prepared))
 
@@ -190,7 +232,9 @@ class _Search:
         return None
 
     def result(self, chosen: Trial | None) -> Quantization:
-        measured = self._measured[chosen.operators, chosen.kept_in_float] if chosen else {}
+        decisive = chosen or max(self.trials, key=_mean_speedup, default=None)
+        found = self._measurement_of(decisive) if decisive else None
+        timings = {"float32": found.float32, "int8": found.int8} if found else {}
         return Quantization(
             reason="" if chosen else self._reason(),
             float_accuracy=self.accuracy,
@@ -199,7 +243,11 @@ class _Search:
             reduced_range=self._reduced,
             chosen=chosen,
             trials=self.trials,
-            latency_ms=measured,
+            latency_ms=_by_batch(timings, lambda item: item.median) if chosen else {},
+            latency_quartiles_ms=(
+                _by_batch(timings, lambda item: [item.low, item.high]) if chosen else {}
+            ),
+            was_busy=found is not None and found.was_busy,
             size={"float32": self._size},
         )
 
@@ -212,14 +260,22 @@ class _Search:
             f"{ratio:.2f} x at batch {batch}" for batch, ratio in fastest.speedup.items()
         )
         if not any(trial.is_faster for trial in self.trials):
-            return f"not faster on this machine: at best {speedups} ({fastest.operators}){late}"
+            if not fastest.looks_faster:
+                return f"not faster on this machine: at best {speedups} ({fastest.operators}){late}"
+            ends = " and ".join(f"{ratio:.2f} x" for ratio in fastest.speedup_low.values())
+            return (
+                f"not reliably faster on this machine: {speedups} ({fastest.operators}), but it "
+                f"may be only {ends} (lower ends of 95 % intervals){late}"
+            )
+        count = len(self._validation.rows)
         best = max(
             (trial for trial in self.trials if trial.is_faster), key=lambda trial: trial.accuracy
         )
         return (
-            f"less accurate wherever it is faster: accuracy from {self.accuracy:.2%} to "
-            f"{best.accuracy:.2%} at best, cross-entropy from {self.loss:.3f} to {best.loss:.3f} "
-            f"nats; {100 * MAX_DROP:.1f} points and {MAX_LOSS_RISE} nats are allowed{late}"
+            f"less accurate wherever it is faster: accuracy on {count:,} validation images from "
+            f"{share(self.accuracy, count)} to {share(best.accuracy, count)} at best, "
+            f"cross-entropy from {self.loss:.3f} to {best.loss:.3f} nats; {100 * MAX_DROP:.1f} "
+            f"points and {MAX_LOSS_RISE} nats are allowed{late}"
         )
 
     def _different_operators(self) -> list[str]:
@@ -295,15 +351,13 @@ class _Search:
         layers = (operators, kept_in_float)
         if layers not in self._measured:
             self._measured[layers] = self._measure(session)
-        measured = self._measured[layers]
+        ratios = self._measured[layers].speedup
         trial = Trial(
             operators=operators,
             method=method,
             kept_in_float=kept_in_float,
-            speedup={
-                batch: measured["float32"][batch] / measured["int8"][batch]
-                for batch in LATENCY_BATCHES
-            },
+            speedup={batch: ratio.median for batch, ratio in ratios.items()},
+            speedup_low={batch: ratio.low for batch, ratio in ratios.items()},
             accuracy=figures[0],
             loss=figures[1],
         )
@@ -316,15 +370,18 @@ class _Search:
         answers = _answers(session, self._validation)
         return accuracy(self._labels, answers), cross_entropy(self._labels, answers)
 
-    def _measure(self, session: onnxruntime.InferenceSession) -> dict[str, dict[int, float]]:
-        """Median latency in milliseconds of both, by batch size."""
-        measured: dict[str, dict[int, float]] = {"float32": {}, "int8": {}}
+    def _measurement_of(self, trial: Trial) -> Measurement:
+        return self._measured[trial.operators, trial.kept_in_float]
+
+    def _measure(self, session: onnxruntime.InferenceSession) -> Measurement:
+        """Latency of both, and their ratio."""
+        times: dict[str, dict[int, list[float]]] = {"float32": {}, "int8": {}}
         for batch in LATENCY_BATCHES:
             images = self._calibration.read(np.resize(self._calibration.rows, batch))
-            found = latency({"float32": self._session, "int8": session}, images)
+            found = latencies({"float32": self._session, "int8": session}, images)
             for name, milliseconds in found.items():
-                measured[name][batch] = milliseconds
-        return measured
+                times[name][batch] = milliseconds
+        return measured(times["float32"], times["int8"])
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:
@@ -337,6 +394,15 @@ def _answers(session: onnxruntime.InferenceSession, images: Images) -> NDArray[n
     return np.concatenate(
         [session.run([OUTPUT], {INPUT: images.read(rows)})[0] for rows in images.row_batches(BATCH)]
     )
+
+
+def _by_batch(
+    timings: dict[str, dict[int, Timing]], figure: Callable[[Timing], Any]
+) -> dict[str, dict[int, Any]]:
+    return {
+        name: {batch: figure(item) for batch, item in by_batch.items()}
+        for name, by_batch in timings.items()
+    }
 
 
 def _mean_speedup(trial: Trial) -> float:

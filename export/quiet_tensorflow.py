@@ -9,11 +9,26 @@ import os
 import sys
 import tempfile
 
+from models.keras_settings import KerasSettingsError
+from serve.command import LockstepError
+
 
 def import_tensorflow() -> None:
-    """Import TensorFlow and Keras in silence; an import that fails shows what was written."""
-    if "tensorflow" in sys.modules or "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        return
+    """Import TensorFlow and Keras in silence; an import that fails shows what was written.
+
+    Raises:
+        LockstepError: Keras cannot be had with its default settings.
+    """
+    try:
+        if "tensorflow" in sys.modules or "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+            import keras  # noqa: F401
+        else:
+            _import_in_silence()
+    except KerasSettingsError as error:
+        raise LockstepError(str(error)) from error
+
+
+def _import_in_silence() -> None:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     sys.stderr.flush()
     standard_error = os.dup(2)

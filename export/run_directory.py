@@ -91,5 +91,9 @@ class RunDirectory:
         return self.path / "parity.json"
 
     @property
+    def requirements(self) -> Path:
+        return self.path / "requirements.json"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"

@@ -5,10 +5,18 @@ from typing import Any
 
 from export.prepared_data import PreparedData
 from export.run_directory import RunDirectory
-from serve.bundle import Rejection
+from serve.bundle import Finding, Rejection
 from serve.command import LockstepError
 
-HEADLINE = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "loss", "examples")
+HEADLINE = (
+    "accuracy",
+    "precision_macro",
+    "recall_macro",
+    "f1_macro",
+    "loss",
+    "examples",
+    "classes_tested",
+)
 """The test figures that a bundle carries along."""
 
 
@@ -39,6 +47,7 @@ def run_document(run: RunDirectory) -> dict[str, Any]:
                 **{name: figures[name] for name in HEADLINE},
                 "ece": calibration["after"]["ece"],
             },
+            "verdict": tuple(Finding(**finding) for finding in figures["verdict"]),
         }
     except FileNotFoundError:
         raise LockstepError(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.examples import Examples, PathError
+from export.label_sets import check_label_set
 from export.parity import BATCH_SIZES
 from export.server_client import AnswerError, Client
 from export.server_process import BATCH, Server, serving
@@ -68,30 +69,53 @@ def probabilities_in(answer: dict[str, Any], examples: Examples) -> NDArray[np.f
     try:
         (result,) = answer["results"]
         found = {item["label"]: item["probability"] for item in result["top"]}
-        said = (result["label"], result["probability"])
-        uncertain = result["uncertain"]
         probabilities = [found[name] for name in examples.class_names]
         values = np.asarray(probabilities, np.float32)
+        _check_ranking(result["top"], examples)
+        if examples.thresholds:
+            _check_labels(result, values, examples)
+        else:
+            _check_best(result, values, examples)
     except KeyError as error:
         raise PathError(f"the server's answer knows no {error}") from error
     except (ValueError, TypeError) as error:
         raise PathError(f"the server's answer is not as it should be: {error}") from error
-    ranking = list(found.values())
-    if len(result["top"]) != len(examples.class_names):
-        raise PathError(
-            f"the server named {len(result['top'])} labels, expected {len(examples.class_names)}"
-        )
+    return values
+
+
+def _check_ranking(top: list[dict[str, Any]], examples: Examples) -> None:
+    if len(top) != len(examples.class_names):
+        raise PathError(f"the server named {len(top)} labels, expected {len(examples.class_names)}")
+    ranking = [item["probability"] for item in top]
     if ranking != sorted(ranking, reverse=True):
         raise PathError("the server's labels are not ordered by probability")
-    if said != next(iter(found.items())):
-        raise PathError(f"the server's {said[0]} {said[1]} contradicts its ranking")
+
+
+def _check_best(result: dict[str, Any], values: NDArray[np.float32], examples: Examples) -> None:
+    """The label that is named first, and whether it is called uncertain."""
+    label, probability = result["label"], result["probability"]
+    best = result["top"][0]
+    if (label, probability) != (best["label"], best["probability"]):
+        raise PathError(f"the server's {label} {probability} contradicts its ranking")
     is_low = examples.threshold is not None and bool(values.max() < examples.threshold)
-    if uncertain != is_low:
+    if result["uncertain"] != is_low:
         raise PathError(
-            f"the server says of {said[0]} {said[1]} that uncertain is {uncertain}, with a "
-            f"threshold of {examples.threshold}"
+            f"the server says of {label} {probability} that uncertain is {result['uncertain']}, "
+            f"with a threshold of {examples.threshold}"
         )
-    return values
+
+
+def _check_labels(result: dict[str, Any], values: NDArray[np.float32], examples: Examples) -> None:
+    """The labels that a multi-label model gives, and the thresholds that it names."""
+    limits = dict(zip(examples.class_names, examples.thresholds, strict=True))
+    for item in (*result["labels"], *result["top"]):
+        if item["threshold"] != limits[item["label"]]:
+            raise PathError(
+                f"the server says that {item['label']} begins at {item['threshold']}, expected "
+                f"{limits[item['label']]}"
+            )
+    given = [(item["label"], item["probability"]) for item in result["labels"]]
+    check_label_set("the server's answer", given, values, examples)
 
 
 def _ask_all(

@@ -16,7 +16,6 @@ from pathlib import Path
 from export.examples import PathError
 from export.processes import command, environment
 from export.server_client import MODEL, PATIENCE, Client
-from serve.image_spec import MOST_PIXELS
 
 BATCH = 4
 """Images of different requests that the server computes together."""
@@ -48,7 +47,6 @@ def serving(bundle: Path, *, largest: int) -> Iterator["Server"]:
         "max-body": largest,
         "max-json": largest,
         "max-memory": 16 * largest,
-        "max-pixels": MOST_PIXELS,
         "max-queue": 10_000,
         "timeout": TIMEOUT,
     }

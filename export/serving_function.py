@@ -2,7 +2,7 @@
 
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from export.traced_graph import unsteady
 from serve.bundle import INPUT, OUTPUT
 from serve.command import LockstepError
 
@@ -56,72 +57,69 @@ def load_model(path: Path) -> keras.Model:
 
 
 def serving_function(
-    model: keras.Model,
-    temperature: float = 1.0,
-    *,
-    image_shape: tuple[int, int, int] | None = None,
-    normalization: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
-    gives_probabilities: bool = False,
+    model: keras.Model, temperature: float = 1.0
+) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """The serving function of a model that takes uint8 images and gives logits.
+
+    Args:
+        temperature: the logits are divided by it.
+
+    Raises:
+        ExportError: the answers depend on random numbers, or the model changes its state.
+    """
+
+    def probabilities(image: tf.Tensor) -> tf.Tensor:
+        logits = tf.cast(model(image, training=False), tf.float32)
+        return tf.nn.softmax(logits / temperature)
+
+    return serving(probabilities, model.input_shape[1:], model.output_shape[-1])
+
+
+def serving(
+    probabilities: Callable[[tf.Tensor], tf.Tensor], image_shape: Sequence[int], classes: int
 ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """A tf.function from `image` uint8 `[batch, height, width, channels]` to `probabilities`.
 
-    Shared by SavedModel and ONNX, so that both export the same graph. `training=False` is explicit:
-    a layer must never run its training branch in an exported graph.
+    Shared by SavedModel and ONNX, so that both export the same graph. A model is called with
+    `training=False`: a layer must never run its training branch in an exported graph.
 
     Args:
-        model: uint8 images to logits.
-        temperature: the logits are divided by it.
-        image_shape: of one image; None takes the model's.
-        normalization: scale and offset for each channel, for a model that does not take pixels.
-        gives_probabilities: the model ends in a softmax of its own.
+        probabilities: from the image to float32 `[batch, classes]`.
+        image_shape: height, width, channels.
 
     Raises:
-        ExportError: the model draws random numbers or changes its state when it answers.
+        ExportError: the answers depend on random numbers, or the model changes its state.
     """
-    shape = image_shape or model.input_shape[1:]
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *shape], tf.uint8, name=INPUT)])
+    @tf.function(input_signature=[tf.TensorSpec([None, *image_shape], tf.uint8, name=INPUT)])
     def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        if normalization is not None:
-            scale, offset = normalization
-            image = tf.cast(image, tf.float32) * scale + offset
-        answer = tf.cast(model(image, training=False), tf.float32)
-        if not gives_probabilities:
-            answer = tf.nn.softmax(answer / temperature)
-        return {OUTPUT: tf.ensure_shape(answer, [None, model.output_shape[-1]])}
+        return {OUTPUT: tf.ensure_shape(probabilities(image), [None, classes])}
 
     trace(serve)
     return serve  # type: ignore[no-any-return]
 
 
 def trace(function: tf.types.experimental.PolymorphicFunction) -> None:
-    """Trace a tf.function that has an input signature, whole, and check it; see `_check`.
+    """Trace a tf.function that has an input signature, whole, and check it.
 
     Keras compiles some operations, grouped convolutions for one, as functions of their own, which
     tf2onnx cannot look into. Run eagerly while the outer function is traced, they become part of
     it.
+
+    Raises:
+        ExportError: it does not answer the same every time. tf2onnx would freeze a random draw
+            into a constant and say nothing.
     """
     tf.config.run_functions_eagerly(True)
     try:
-        function.get_concrete_function()
+        traced = function.get_concrete_function()
     finally:
         tf.config.run_functions_eagerly(False)
-    _check(function)
-
-
-def _check(function: tf.types.experimental.PolymorphicFunction) -> None:
-    """Refuse a function that does not answer the same every time.
-
-    tf2onnx would freeze a random draw into a constant and say nothing, and a batch normalization
-    that updates its statistics is one in training mode.
-    """
-    graph = function.get_concrete_function().graph.as_graph_def()
-    nodes = [*graph.node, *(node for item in graph.library.function for node in item.node_def)]
-    changing = {node.op for node in nodes if "Random" in node.op or node.op.startswith("Assign")}
+    changing = unsteady(traced)
     if changing:
         raise ExportError(
             "the model draws random numbers or changes its state when it answers "
-            f"({', '.join(sorted(changing))}); remove the layer that does"
+            f"({', '.join(changing)}); remove the layer that does"
         )
 
 

@@ -127,8 +127,9 @@ def prove(
     expected["precision"] = "float32"
     bundles: list[tuple[str, Path, dict[str, Any], float | None]] = [("", bundle, expected, None)]
     if int8.is_file():
-        # Its own test figures are what this proof finds.
-        fields = {name: value for name, value in expected.items() if name != "metrics"}
+        # Its own test figures and its verdict are what this proof finds.
+        own = ("metrics", "rejection", "verdict")
+        fields = {name: value for name, value in expected.items() if name not in own}
         bundles.append(("int8 ", int8, {**fields, "precision": "int8"}, MAX_DROP))
     with tqdm(
         total=1 + len(BUNDLE_PATHS) * len(bundles), desc="verify", unit=" paths", disable=None

@@ -10,12 +10,15 @@ import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from models.keras_settings import isolate_keras
 from models.options import ModelOptions, PretrainedOptions
 
 if TYPE_CHECKING:
     import keras
 
 __all__ = ["build", "normalization"]
+
+isolate_keras()  # before any file of this package imports it
 
 
 def normalization(

@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from models import checks
 from models.haar import haar
 from models.kernels import kernel, regularizer
 from models.options import CnnOptions
@@ -15,8 +16,8 @@ def build_core(image_shape: tuple[int, int, int], classes: int, options: CnnOpti
         ValueError: strides and pooling leave no pixel of the image, or `convolutions` and `filters`
             give different numbers of stages; or the stem halves an odd side.
     """
-    convolutions = _convolutions(options)
-    _check_size(image_shape, options)
+    convolutions = checks.convolutions(options)
+    checks.check_cnn_size(image_shape[:2], options)
     x = inputs = keras.Input(image_shape, name="normalized")
     if options.stem == "haar":
         x = haar("haar")(x)
@@ -59,38 +60,3 @@ def build_core(image_shape: tuple[int, int, int], classes: int, options: CnnOpti
             x = layers.Dropout(options.dropout, name=f"dense{number}_dropout")(x)
     logits = layers.Dense(classes, kernel_regularizer=regularizer(options), name="logits")(x)
     return keras.Model(inputs, logits, name="core")
-
-
-def _convolutions(options: CnnOptions) -> list[int]:
-    """How many convolutions each stage has."""
-    stages = len(options.filters)
-    if isinstance(options.convolutions, int):
-        return [options.convolutions] * stages
-    if len(options.convolutions) != stages:
-        raise ValueError(
-            f"model cnn: expected convolutions for each of the {stages} stages that filters gives, "
-            f"got {options.convolutions}"
-        )
-    return options.convolutions
-
-
-def _check_size(image_shape: tuple[int, int, int], options: CnnOptions) -> None:
-    height, width, _ = image_shape
-    side = min(height, width)
-    if options.stem == "haar":
-        if height % 2 or width % 2:
-            raise ValueError(
-                f"model cnn: stem haar halves the sides: expected even ones, got {height}x{width}; "
-                "set --prepare.image_size, or leave the stem out"
-            )
-        side //= 2
-    for stage in range(1, len(options.filters) + 1):
-        side = -(-side // options.stride)
-        if options.pooling != "none":
-            side //= options.pool_size
-        if side < 1:
-            raise ValueError(
-                f"model cnn: images of {height}x{width} have no pixel left after stage {stage} of "
-                f"{len(options.filters)}; use fewer filters (stages), a smaller stride or "
-                "pool_size, or larger images"
-            )

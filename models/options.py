@@ -1,10 +1,30 @@
 """Options of the architectures: typed, validated, and quick to read since free of Keras."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Count = Annotated[int, Field(ge=1)]
+
+
+def list_of(value: Any) -> Any:
+    """A list from what people write for one: `8,16` and, of one item, `8`. Others stay."""
+    if isinstance(value, str):
+        return listed(value)
+    return [value] if type(value) in (int, float) else value
+
+
+def listed(value: Any) -> Any:
+    """The same, but a number stays a number."""
+    if not isinstance(value, str) or "," not in value:
+        return value
+    try:
+        return [int(part) if part.strip().isdecimal() else float(part) for part in value.split(",")]
+    except ValueError:
+        return value
+
+
+Counts = Annotated[list[Count], BeforeValidator(list_of)]
 
 Initializer = Literal[
     "glorot_normal",
@@ -67,9 +87,9 @@ class CnnOptions(KernelOptions):
     name: Literal["cnn"] = "cnn"
     stem: Literal["none", "haar"] = "none"
     """haar: fixed Haar wavelets first, halved sides, four times the channels (Mallat 1989)."""
-    filters: Annotated[list[Count], Field(min_length=1)] = [32, 64, 128]
+    filters: Annotated[Counts, Field(min_length=1)] = [32, 64, 128]
     """Filters of each stage; the length is the number of stages."""
-    convolutions: Count | list[Count] = 2
+    convolutions: Count | Annotated[list[Count], BeforeValidator(listed)] = 2
     """Convolutions in each stage: one number for all, or one for each."""
     kernel_size: int = Field(3, ge=1)
     """Side of the convolution kernels, in pixels."""
@@ -81,7 +101,7 @@ class CnnOptions(KernelOptions):
     """Side and stride of the pooling window, in pixels."""
     head: Literal["flatten", "global_average"] = "global_average"
     """How the last feature map becomes a vector."""
-    dense_units: list[Count] = []
+    dense_units: Counts = []
     """Units of the dense layers before the logits."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Share of features dropped after each stage and dense layer (Srivastava et al. 2014)."""
@@ -142,7 +162,7 @@ class FastOptions(KernelOptions):
     """A small, wide network for training in few epochs (airbench94, Jordan 2024)."""
 
     name: Literal["fast"] = "fast"
-    widths: Annotated[list[Count], Field(min_length=1)] = [64, 256, 256]
+    widths: Annotated[Counts, Field(min_length=1)] = [64, 256, 256]
     """Filters of each stage; the length is the number of stages."""
     scaling_factor: float = Field(1 / 9, gt=0)
     """What the logits are multiplied by."""

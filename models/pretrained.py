@@ -5,18 +5,17 @@ away, turn RGB into BGR, or nothing, since its own first layers do it) is Keras'
 of its module, called while the graph is built: it is part of the model and of every export.
 """
 
-import difflib
 import inspect
 import sys
 import urllib.error
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import h5py
 import keras
 from keras import layers
 
+from models import backbones
 from models.options import PretrainedOptions
 
 RGB = 3
@@ -61,12 +60,8 @@ def _application(name: str) -> Application:
     known = applications()
     if name in known:
         return known[name]
-    by_lower_case = {each.lower(): each for each in known}
-    nearest = difflib.get_close_matches(name.lower(), by_lower_case, n=1)
-    hint = f"did you mean {by_lower_case[nearest[0]]}?" if nearest else "such as MobileNetV2"
-    raise ValueError(
-        f"model pretrained: expected a network of keras.applications, got backbone {name!r}; {hint}"
-    )
+    backbones.check_name(name)
+    raise ValueError(f"model pretrained: keras.applications has no backbone {name!r}")
 
 
 def _backbone(
@@ -74,7 +69,7 @@ def _backbone(
 ) -> keras.Model:
     is_file = weights not in ("imagenet", "none")
     if is_file:
-        _check_weights_file(weights)
+        backbones.check_weights_file(weights)
     # Under its own name, on which EfficientNetV2's preprocessing depends.
     network = _network(application, image_shape, "imagenet" if weights == "imagenet" else None)
     further_scale = (1.0,) * RGB
@@ -108,16 +103,6 @@ def _network(
             f"with a network, put that file into ~/.keras/models, or give --model.weights a "
             ".weights.h5 file, or none"
         ) from error
-
-
-def _check_weights_file(path: str) -> None:
-    if not path.endswith(".weights.h5"):
-        raise ValueError(
-            f"model pretrained: expected weights to be imagenet, none or a .weights.h5 file as "
-            f"Keras's save_weights writes it, got {path}"
-        )
-    if not Path(path).is_file():
-        raise ValueError(f"model pretrained: {path}: no such weights file")
 
 
 def _load_weights(network: keras.Model, path: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import keras
 from keras import layers
 
+from models.checks import blocks as blocks_of
 from models.kernels import kernel
 from models.options import ResidualOptions
 
@@ -15,27 +16,20 @@ Block = Callable[[keras.KerasTensor, int, int, float, str], keras.KerasTensor]
 
 
 def stages(
-    x: keras.KerasTensor, options: ResidualOptions, *, width: int, outside: int, block: Block
+    x: keras.KerasTensor, options: ResidualOptions, *, width: int, block: Block
 ) -> keras.KerasTensor:
-    """Three stages of n blocks, where the depth is 6n + `outside`.
+    """Three stages of n blocks, by the depth.
 
     The second and the third halve the sides of the feature maps and double the filters. The share
     of images that skip a block rises from one to the next, up to `options.stochastic_depth`.
 
     Args:
         width: filters of the first stage.
-        outside: weighted layers that are in no block.
 
     Raises:
-        ValueError: the depth is not 6n + `outside`.
+        ValueError: the depth is none of such a network.
     """
-    blocks, rest = divmod(options.depth - outside, 6)
-    if rest:
-        lower = options.depth - rest
-        raise ValueError(
-            f"model {options.name}: expected a depth of 6n + {outside}, got {options.depth}; "
-            f"nearest are {lower} and {lower + 6}"
-        )
+    blocks = blocks_of(options)
     for stage in (1, 2, 3):
         for number in range(1, blocks + 1):
             stride = 2 if stage > 1 and number == 1 else 1

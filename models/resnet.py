@@ -34,7 +34,7 @@ def build_core(
     x = inputs = keras.Input(image_shape, name="normalized")
     x = _convolution(x, options.width, 1, options, "stem")
     x = layers.ReLU(name="stem_relu")(x)
-    x = stages(x, options, width=options.width, outside=2, block=block)
+    x = stages(x, options, width=options.width, block=block)
     x = layers.GlobalAveragePooling2D(name="global_average")(x)
     logits = layers.Dense(classes, name="logits", **kernel(options))(x)
     return keras.Model(inputs, logits, name="core")

@@ -42,7 +42,7 @@ def build_core(
     check_size(image_shape, options)
     x = inputs = keras.Input(image_shape, name="normalized")
     x = convolution(x, options.width, 1, options, "stem")
-    x = stages(x, options, width=options.width * options.widening, outside=4, block=block)
+    x = stages(x, options, width=options.width * options.widening, block=block)
     x = activated(x, "last")
     x = layers.GlobalAveragePooling2D(name="global_average")(x)
     logits = layers.Dense(classes, name="logits", **kernel(options))(x)

@@ -2,7 +2,10 @@
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -12,14 +15,15 @@ from models.options import Options
 from pipeline.config import Config
 from pipeline.recipe import (
     ConfigError,
+    flat,
     leaves,
     load_recipe,
-    nearest,
     option_forms,
     parse_value,
     recipe_names,
     resolve,
 )
+from pipeline.suggestions import suggestion
 from serve.command import CommandParser
 
 EPILOG = """\
@@ -107,16 +111,27 @@ def parse_known(parser: CommandParser, arguments: list[str] | None) -> argparse.
     """What `parser` reads.
 
     Raises:
-        ConfigError: names an unknown option, and the nearest known one.
+        ConfigError: names an unknown option, and those that may have been meant.
     """
-    options, unknown = parser.parse_known_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options, unknown = parser.parse_known_args(given)
     if unknown:
-        known = [name for action in parser._actions for name in action.option_strings]
-        word = unknown[0].split("=")[0]
-        choice = f"{word}.name"
-        hint = nearest(choice if choice in known else word, known)
-        raise ConfigError(f"unknown argument {unknown[0]}{hint}")
+        raise ConfigError(f"unknown argument {unknown[0]}{_hint(parser, unknown[0], given)}")
     return options
+
+
+def _hint(parser: CommandParser, unknown: str, given: Sequence[str]) -> str:
+    known = [name[2:] for action in parser._actions for name in action.option_strings]
+    if unknown.startswith("-"):
+        word = unknown.lstrip("-").partition("=")[0]
+        usual = {*flat(Config().model_dump()), *(name for name in known if "." not in name)}
+        return suggestion(word, [name for name in known if name], usual, prefix="--")
+    place = len(given) - 1 - list(reversed(given)).index(unknown)
+    starts = [index for index in range(place) if given[index].startswith("--")]
+    if not starts or given[starts[-1]][2:] not in known or starts[-1] == place - 1:
+        return ""
+    values = list(takewhile(lambda word: not word.startswith("--"), given[starts[-1] + 1 :]))
+    return f"; several values are one word: {given[starts[-1]]} {','.join(values)}"
 
 
 def add_config_options(parser: CommandParser) -> None:

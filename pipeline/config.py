@@ -4,27 +4,42 @@ The text under each field is its line in `--help`. A section that has a `name` i
 several forms, each with its own options; naming another form starts from that form's defaults.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from export.prepared_data import MAX_PROOF_EXAMPLES
 from models.options import CnnOptions, ModelOptions, Options
 from pipeline.options.augment import AugmentOptions
+from pipeline.options.require import parse, split
 from pipeline.options.training import TrainOptions
+from serve.image_size import FORMS, parse_image_size
 from serve.image_spec import MOST_PIXELS, ImageSpec
 
 Side = Annotated[int, Field(ge=1, le=4096)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
+def _image_size(value: Any) -> Any:
+    """Height and width from every form that people write; see `serve.image_size`."""
+    if isinstance(value, str) or type(value) is int:
+        return list(parse_image_size(str(value)))
+    if isinstance(value, list) and len(value) == 2 and {type(side) for side in value} == {int}:
+        return value
+    raise ValueError(f"expected {FORMS}; got {value!r}")
+
+
+Size = Annotated[list[Side], Field(min_length=2, max_length=2), BeforeValidator(_image_size)]
+
+
 class PrepareOptions(Options):
     """How images become uint8 arrays and splits."""
 
-    image_size: Annotated[list[Side], Field(min_length=2, max_length=2)] | None = None
-    """Height and width in pixels; null takes the source's own, or 96x96 where its images differ."""
+    image_size: Size | None = None
+    """Side, or height and width, in pixels (64, 64x48); null takes the source's own, or 96x96
+    where its images differ in size or are larger than 512x512."""
     channels: Literal[1, 3] | None = None
-    """1 for grey, 3 for RGB; null takes the source's own."""
+    """1 for grey, 3 for RGB; null takes the source's own, 1 if all images are stored as grey."""
     resize: Literal["crop", "pad", "stretch"] = "crop"
     """How another shape is fitted: cut the middle out, pad, or ignore the aspect ratio."""
     resample: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
@@ -32,7 +47,8 @@ class PrepareOptions(Options):
     background: int = Field(255, ge=0, le=255)
     """Grey value under transparent pixels and around padded images."""
     max_pixels: int = Field(50_000_000, ge=1, le=MOST_PIXELS)
-    """Largest width x height of an image that is decoded at all."""
+    """Largest width x height of an image as it is decoded; where scaled_decode shrinks a JPEG, its
+    file may say up to 4 times as much."""
     scaled_decode: bool = True
     """Let the JPEG decoder itself shrink photos that are much too large: several times faster."""
     validation_share: Share = 0.1
@@ -64,6 +80,18 @@ class EvaluateOptions(Options):
     """Scale the logits so that a probability is the share of right answers; no label changes."""
     coverage: float | None = Field(None, gt=0, le=1)
     """Share of images to answer; below the confidence that this takes, an answer is uncertain."""
+    require: list[str] = []
+    """Conditions without which nothing is released: `accuracy>=0.9, recall[cat]>=0.8, verdict`."""
+
+    @field_validator("require", mode="before")
+    @classmethod
+    def _conditions(cls, value: Any) -> Any:
+        """A text with commas is a list, too; each condition must say something."""
+        conditions = split(value) if isinstance(value, str) else [] if value is None else value
+        for condition in conditions if isinstance(conditions, list) else ():
+            if isinstance(condition, str):
+                parse(condition)
+        return conditions
 
 
 class QuantizeOptions(Options):

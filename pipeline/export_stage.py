@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 from tqdm import tqdm
 
 from export.prepared_data import PreparedData, evenly_spaced
@@ -15,9 +16,20 @@ from export.serving_function import load_model, serving_function
 from export.to_onnx import creation_time, export_onnx, tool_versions
 from export.verify import ParityError, failures, prove
 from pipeline.config import Config
+from pipeline.evaluation.gate import (
+    RequirementsNotMetError,
+    model_figures,
+    outcomes,
+    unmet,
+    write_outcomes,
+)
 from pipeline.recipe import fingerprint
 from serve.atomic import remove, write_text
 from serve.bundle import BundleDocument
+from serve.classifier import Classifier
+from serve.rounding import share
+
+BUSY_NOTE = "; measured on a busy machine: single runs differ much"
 
 
 def export(config: Config, run: RunDirectory) -> str:
@@ -64,22 +76,28 @@ def quantize(config: Config, run: RunDirectory) -> str:
     write_text(run.quantization, json.dumps(found.to_json(), indent=2) + "\n")
     if found.chosen is None:
         remove(run.unverified_int8_bundle)
-        return f"int8 not kept: {found.reason}"
+        return f"int8 not kept: {found.reason}{BUSY_NOTE if found.was_busy else ''}"
     speedups = " and ".join(
         f"{ratio:.2f} x at batch {batch}" for batch, ratio in found.chosen.speedup.items()
     )
-    return (
-        f"int8 of {found.size['int8'] / 1e6:.2f} MB, {speedups}, validation accuracy "
-        f"{found.chosen.accuracy:.4f} (float {found.float_accuracy:.4f})"
+    count = found.validation_images
+    text = (
+        f"int8 of {found.size['int8'] / 1e6:.2f} MB, {speedups}, accuracy "
+        f"{share(found.chosen.accuracy, count)} (float {share(found.float_accuracy, count)}) on "
+        f"{count:,} validation images"
     )
+    return text + BUSY_NOTE if found.was_busy else text
 
 
 def verify(config: Config, run: RunDirectory) -> str:
-    """Prove the artifacts; only then the bundles get their final names.
+    """Prove the artifacts and hold the model to what is required of it; only then the bundles get
+    their final names. Writes `run.parity` and `run.requirements`.
 
     Raises:
         ParityError: a path answers otherwise than Keras. No bundle is left under its final name.
+        RequirementsNotMetError: a condition of `evaluate.require` is not met; likewise.
     """
+    required = write_outcomes(config, run)
     proof = prove(
         run,
         run.unverified_bundle,
@@ -93,6 +111,12 @@ def verify(config: Config, run: RunDirectory) -> str:
             f"the proof failed ({failures(proof.checks)}); {run.unverified_bundle} is not fit to "
             f"serve, see {run.report}"
         )
+    if unmet(required):
+        remove(run.bundle)
+        raise RequirementsNotMetError(
+            f"the model does not meet what evaluate.require asks for: {unmet(required)}; "
+            f"{run.unverified_bundle} was not released, see {run.report}"
+        )
     release(run.unverified_bundle, run.bundle, proof.checks)
     largest = max(check.get("max_difference", 0.0) for check in proof.checks.values())
     paths = ", ".join(name for name, check in proof.checks.items() if "max_difference" in check)
@@ -100,10 +124,29 @@ def verify(config: Config, run: RunDirectory) -> str:
         f"{proof.examples:,} test images on {paths}: all agree with Keras, "
         f"max difference {largest:.1e}"
     )
+    if required:
+        summary += f"; meets {', '.join(config.evaluate.require)}"
     if proof.int8:
-        if proof.int8_passed:
-            release(run.unverified_int8_bundle, run.int8_bundle, proof.int8)
-            summary += f"; int8 accuracy {proof.int8['onnx']['accuracy_difference']:+.4f}"
+        reason = failures(proof.int8) or (_int8_unmet(config, run) if required else "")
+        if reason:
+            summary += f"; int8 not kept: {reason}"
         else:
-            summary += f"; int8 not kept: {failures(proof.int8)}"
+            release(run.unverified_int8_bundle, run.int8_bundle, proof.int8)
+            summary += f"; int8: {proof.int8['onnx']['accuracy_text']}"
     return summary
+
+
+def _int8_unmet(config: Config, run: RunDirectory) -> str:
+    """Which conditions the int8 bundle does not meet on the test split; "" if it meets all."""
+    data = PreparedData.open(run.data)
+    test = data.indices("test")
+    classifier = Classifier(run.unverified_int8_bundle)
+    probabilities = np.concatenate(
+        [
+            classifier.predict(data.images[rows])
+            for rows in np.array_split(test, -(-len(test) // 256))
+        ]
+    )
+    return unmet(
+        outcomes(config, model_figures(data.labels[test], probabilities, data.manifest.class_names))
+    )

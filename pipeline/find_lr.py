@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from export.prepared_data import PreparedData
 from export.quiet_tensorflow import import_tensorflow
+from pipeline.checks import check_model
 from pipeline.command_line import config_parser, read_config
 from pipeline.config import Config
 from pipeline.recipe import ConfigError
@@ -81,6 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     config, name, options = read_config(parser, arguments)
     rates = _rates(options)
+    check_model(config)
     directory = Path(options.output or default_path(name))
     with entered(directory, config) as data:
         points = _measure(config, data, rates)

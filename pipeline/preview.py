@@ -9,6 +9,7 @@ from pathlib import Path
 
 from export.prepared_data import PreparedData
 from export.quiet_tensorflow import import_tensorflow
+from pipeline.checks import check_writable
 from pipeline.command_line import config_parser, read_config
 from pipeline.config import Config
 from pipeline.options.augment import AugmentOptions
@@ -68,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise ConfigError(
             f"--output: expected a name that ends in {' or '.join(SUFFIXES)}, got {output}"
         )
+    check_writable(output.parent)
     with entered(directory, config) as data:
         _draw(config, data, name, output, options.images, options.draws, each=options.each)
     return 0

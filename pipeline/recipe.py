@@ -22,7 +22,11 @@ from ruamel.yaml.error import YAMLError
 
 from models.options import Options
 from pipeline.config import Config
+from pipeline.options.schedules import IN_EPOCHS
+from pipeline.suggestions import suggestion
 from serve.command import LockstepError
+
+A_LIST = "a list, as 8,16 or [8, 16]"
 
 Group = TypeVar("Group", bound=Options)
 
@@ -103,13 +107,7 @@ def resolve(
     """
     tree = Config().model_dump()
     _merge(tree, recipe)
-    # Names of forms come first: a new form drops the options of the old one, not those given here.
-    for path in sorted(overrides, key=lambda path: not path.endswith(".name")):
-        *parents, leaf = path.split(".")
-        nested: dict[str, Any] = {leaf: overrides[path]}
-        for parent in reversed(parents):
-            nested = {parent: nested}
-        _merge(tree, nested)
+    _merge(tree, _nested(overrides))
     return validated(Config, tree, origin)
 
 
@@ -126,7 +124,8 @@ def validated(root: type[Group], values: Mapping[str, Any], origin: str | None =
         return root.model_validate(values)
     except ValidationError as error:
         prefix = f"{origin}: " if origin else ""
-        raise ConfigError(prefix + _one_line(error, root)) from None
+        dashes = "" if origin else "--"
+        raise ConfigError(prefix + _one_line(error, root, dashes)) from None
 
 
 def to_yaml(config: Config) -> str:
@@ -194,8 +193,32 @@ def _forms(annotation: Any) -> list[type[Options]]:
     return [annotation] if is_group else []
 
 
+def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted path as a tree; of a branch given whole and in parts, both count."""
+    tree: dict[str, Any] = {}
+    for path in sorted(overrides, key=lambda path: path.count(".")):
+        value = overrides[path]
+        for part in reversed(path.split(".")):
+            value = {part: value}
+        _lay_over(tree, value)
+    return tree
+
+
+def _lay_over(tree: dict[str, Any], new: Mapping[str, Any]) -> None:
+    for key, value in new.items():
+        current = tree.get(key)
+        if isinstance(value, Mapping) and isinstance(current, dict):
+            _lay_over(current, value)
+        else:
+            tree[key] = dict(value) if isinstance(value, Mapping) else value
+
+
 def _merge(tree: dict[str, Any], new: Mapping[str, Any]) -> None:
-    """Lay `new` over `tree`; a group that changes its `name` drops the options of the old form."""
+    """Lay `new` over `tree`.
+
+    A group that changes its `name` drops the options of the old form. A length given in one way
+    (`warmup_epochs`) puts the other (`warmup`) out of force.
+    """
     for key, value in new.items():
         current = tree.get(key)
         if isinstance(value, Mapping) and isinstance(current, dict):
@@ -206,19 +229,26 @@ def _merge(tree: dict[str, Any], new: Mapping[str, Any]) -> None:
             continue  # a section whose options are all commented out
         else:
             tree[key] = value
+    for one, other in (*IN_EPOCHS.items(), *((value, key) for key, value in IN_EPOCHS.items())):
+        if new.get(one) is not None and new.get(other) is None and other in tree:
+            tree[other] = None
 
 
-def _one_line(error: ValidationError, root: type[Options]) -> str:
+def _one_line(error: ValidationError, root: type[Options], dashes: str) -> str:
+    """Of several problems the first.
+
+    Args:
+        dashes: before a key that the person is told to add, as on their command line or recipe.
+    """
     problems: dict[str, list[Any]] = {}
     for problem in error.errors():
         problems.setdefault(_key(problem["loc"], root), []).append(problem)
     key, (first, *alternatives) = next(iter(problems.items()))
     known = [name for name, _ in leaves(root)]
     if first["type"] == "extra_forbidden" and key in known:
-        message = f"{key}: no option of the chosen {key.rpartition('.')[0]}.name"
+        message = _of_other_forms(key, str(first["loc"][-2]), root, dashes)
     elif first["type"] == "extra_forbidden":
-        sections = [name.rpartition(".")[0] for name in known if "." in name]
-        message = f"unknown config key {key}{nearest(key, known + sections)}"
+        message = f"unknown config key {key}{suggestion(key, *_all_keys(root))}"
     elif first["type"] == "missing":
         message = f"{key}: missing"
     elif first["type"] == "union_tag_invalid":
@@ -227,13 +257,57 @@ def _one_line(error: ValidationError, root: type[Options]) -> str:
         hint = nearest(str(context["tag"]), expected.split(", "))
         message = f"{key}.name: expected one of {expected}; got {context['tag']!r}{hint}"
     elif first["type"] == "value_error":
-        message = f"{key}: {first['ctx']['error']}".removeprefix(": ")  # of the whole tree
+        message = _of_a_branch(key, str(first["ctx"]["error"]), known)
     else:
         texts = [item["msg"].removeprefix("Input should be ") for item in (first, *alternatives)]
-        text = " or ".join(dict.fromkeys(texts))
-        message = f"{key}: expected {text}; got {first['input']!r}"
+        text = " or ".join(dict.fromkeys(texts)).replace("a valid list", A_LIST)
+        message = f"{key}: expected {text}; got {first['input']!r}{_as_a_form(key, first, known)}"
     others = len(problems) - 1
     return message + (f" (and {others} more)" if others else "")
+
+
+def _all_keys(root: type[Options]) -> tuple[list[str], set[str]]:
+    """Every key and section of the tree; and those that it has by default."""
+    known = list(dict.fromkeys(name for name, _ in leaves(root)))
+    usual = set(flat(root().model_dump())) if root is Config else set(known)
+    sections = {
+        name[:index]: None for name in known for index, letter in enumerate(name) if letter == "."
+    }
+    return [*known, *sections], usual | set(sections)
+
+
+def _of_other_forms(key: str, chosen: str, root: type[Options], dashes: str) -> str:
+    """What is wrong with an option of a form that was not chosen, and how to choose it."""
+    choice, _, option = key.rpartition(".")
+    fields = root.model_fields
+    *sections, last = choice.split(".")
+    for section in sections:
+        (form,) = option_forms(fields[section])
+        fields = form.model_fields
+    having = [
+        form.model_fields["name"].default
+        for form in option_forms(fields[last])
+        if option in form.model_fields
+    ]
+    return (
+        f"{key}: {choice}.name {chosen} has no such option; add {dashes}{choice}.name "
+        f"{' or '.join(having)}"
+    )
+
+
+def _as_a_form(key: str, problem: Any, known: list[str]) -> str:
+    """How to name a form, where its name stands in place of its options."""
+    if isinstance(problem["input"], str) and f"{key}.name" in known:
+        return f"; write {key}: {{name: {problem['input']}}}"
+    return ""
+
+
+def _of_a_branch(key: str, text: str, known: list[str]) -> str:
+    """What a branch as a whole says, which may name one of its own keys first."""
+    if not key:
+        return text
+    own = f"{key}.{text}"
+    return own if own.partition(":")[0] in known else f"{key}: {text}"
 
 
 def _key(location: tuple[int | str, ...], root: type[Options]) -> str:

@@ -9,6 +9,7 @@ The same command again continues.
 """
 
 import importlib
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,19 @@ from export.quiet_tensorflow import import_tensorflow
 from export.run_directory import RunDirectory
 from export.run_lock import claimed
 from export.verify import ParityError
+from pipeline.checks import check_model
 from pipeline.command_line import Invocation, parse
 from pipeline.config import Config
 from pipeline.data import sources
+from pipeline.evaluation.gate import RequirementsNotMetError, check_required_classes
 from pipeline.recipe import ConfigError, differing_keys, load_recipe, resolve, to_yaml
-from pipeline.stages import Stage, StageFunction, StageRunner
+from pipeline.stages import Stage, StageFunction, StageRunner, standing
 from pipeline.stopping import Stopped, stop_signals
 from pipeline.training import checkpoints
 from serve.atomic import write_text
+from serve.bundle import Finding
 from serve.command import run_command
+from serve.verdict import verdict_lines
 
 
 def _later(module: str, function: str, *, tensorflow: bool = True) -> StageFunction:
@@ -54,6 +59,7 @@ PREPARE = Stage(
     (),
     lambda run: (run.data,),
     _later("pipeline.data.prepare", "prepare", tensorflow=False),
+    version=2,
 )
 TRAIN = Stage(
     "train",
@@ -65,10 +71,11 @@ TRAIN = Stage(
 )
 EVALUATE = Stage(
     "evaluate",
-    lambda config: config.evaluate.model_dump(),
+    lambda config: config.evaluate.model_dump(exclude={"require"}),
     ("prepare", "train"),
     lambda run: (run.metrics, run.test_probabilities),
     _later("pipeline.evaluation.evaluate", "evaluate"),
+    version=2,
 )
 EXPORT = Stage(
     "export",
@@ -83,12 +90,13 @@ QUANTIZE = Stage(
     ("prepare", "export"),
     lambda run: (run.unverified_int8_bundle, run.quantization),
     _later("pipeline.export_stage", "quantize"),
+    version=2,
 )
 VERIFY = Stage(
     "verify",
-    lambda config: config.verify.model_dump(),
+    lambda config: {**config.verify.model_dump(), "require": config.evaluate.require},
     ("prepare", "train", "evaluate", "export", "quantize"),
-    lambda run: (run.bundle, run.int8_bundle, run.parity),
+    lambda run: (run.bundle, run.int8_bundle, run.parity, run.requirements),
     _later("pipeline.export_stage", "verify"),
 )
 REPORT = Stage(
@@ -101,7 +109,9 @@ REPORT = Stage(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command. Exit code 1 if the proof fails, after the report has been written."""
+    """The command. Exit code 1 if the proof fails or the model does not meet what the config
+    requires of it, after the report has been written.
+    """
     invocation = parse(arguments)
     try:
         with stop_signals.received():
@@ -119,11 +129,13 @@ def execute(invocation: Invocation) -> None:
     Raises:
         ConfigError: what was asked for cannot be done.
         ParityError: the proof failed; the report is written all the same.
+        RequirementsNotMetError: the model is not what `evaluate.require` asks for; likewise.
         Stopped: a signal asked for it.
     """
     config, run = invocation.config, RunDirectory(invocation.run_dir)
     sources.identity(config.data)  # data that are not there claim no run directory
     check_place(run.path, "run", run.config)
+    check_model(config, weights=standing(TRAIN, config, run) != "done")
     with claimed(run):
         _enter(run, invocation)
         stages = (PREPARE, TRAIN, EVALUATE, EXPORT, QUANTIZE, VERIFY, REPORT)
@@ -131,11 +143,20 @@ def execute(invocation: Invocation) -> None:
         try:
             for stage in stages:
                 runner.run(stage)
+                if stage is PREPARE:
+                    check_required_classes(config, run)
                 if stage is TRAIN:
                     checkpoints.forget(run)  # several times the size of the model
-        except ParityError:
+                if stage is EVALUATE:
+                    _say_the_verdict(run)
+        except (ParityError, RequirementsNotMetError):
             REPORT.run(config, run)  # the page shows what differs; it is not a finished stage
             raise
+
+
+def _say_the_verdict(run: RunDirectory) -> None:
+    findings = json.loads(run.metrics.read_bytes())["verdict"]
+    print(*verdict_lines([Finding(**finding) for finding in findings]), sep="\n", flush=True)
 
 
 def _say_what_is_there(run: RunDirectory) -> None:

@@ -5,6 +5,9 @@
     python -m serve.batch resnet.onnx photos/ --labels labels.txt --input-range 0,1
     find photos -name '*.jpg' | python -m serve.batch model.onnx --inputs-from -
 
+Of a multi-label model, where each label has a probability of its own, the column `labels` holds
+every label whose probability reaches its threshold, as `cat|dog`: none, one or several.
+
 A file that cannot be read becomes a row with the reason in the column `error`, and its neighbours
 are labelled all the same. Rows keep the order of the inputs; a folder is walked in sorted order.
 """
@@ -31,13 +34,15 @@ from serve.classifier import Classifier
 from serve.command import CommandParser, LockstepError, run_command
 from serve.description import add_arguments, description
 from serve.image_files import find_image_files
+from serve.image_formats import READABLE
 from serve.image_spec import ImageSpec
-from serve.images import EXTENSIONS, ImageError, read_image
+from serve.images import ImageError, read_image
+from serve.row_writers import BUNDLE, row_writers
 from serve.rows import WRITERS, Prediction
 
-BUNDLE = "bundle"
 READ_AHEAD = 2
 """Batches that are read while one is being labelled."""
+
 
 _Reading = list[Future[list[tuple[str, NDArray[np.uint8] | ImageError]]]]
 
@@ -99,9 +104,9 @@ def find_images(inputs: Sequence[str]) -> tuple[list[str], int]:
     """Expand folders, at any depth, into the image files in them.
 
     Returns:
-        The paths, and how many files in folders were passed over because their name does not end
-        like an image's. What was named itself is always kept, even if it does not exist: it gets
-        a row that says so.
+        The paths, and how many files in folders were passed over because neither their name nor
+        their content is that of an image. What was named itself is always kept, even if it does
+        not exist: it gets a row that says so.
 
     Raises:
         LockstepError: there is nothing to read at all.
@@ -117,10 +122,7 @@ def find_images(inputs: Sequence[str]) -> tuple[list[str], int]:
         else:
             paths.append(name)
     if not paths:
-        raise LockstepError(
-            f"no images in {', '.join(inputs)}: expected files that end in "
-            f"{', '.join(sorted(EXTENSIONS))}"
-        )
+        raise LockstepError(f"no images in {', '.join(inputs)}: expected {READABLE}")
     return paths, ignored
 
 
@@ -161,7 +163,8 @@ def _listed_paths(source: str) -> list[str]:
 def _parser() -> CommandParser:
     parser = CommandParser(
         prog="python -m serve.batch",
-        description="One row per image: its label and probability, or why it cannot be read.",
+        description="One row per image: its label and probability (of a multi-label model, all its "
+        "labels), or why it cannot be read.",
         epilog="example:\n  python -m serve.batch model.onnx photos/ --output predictions.csv",
     )
     add = parser.add_argument
@@ -170,7 +173,9 @@ def _parser() -> CommandParser:
     add("--inputs-from", metavar="FILE", help="read paths from FILE, one a line; - for stdin")
     add("--output", metavar="FILE", default="-", help="where to write; - for stdout (default: -)")
     add("--format", choices=sorted(WRITERS), help="default: by the name of --output, else csv")
-    add("--top", metavar="INT", type=_count, default=1, help="labels per image (default: 1)")
+    add("--top", metavar="INT", type=_count,
+        help="labels per image, most probable first (default: 1; of a multi-label model those that "
+             "reach their threshold, and so many of the most probable besides)")  # fmt: skip
     add("--probabilities", action="store_true", help="add the probability of every class")
     add("--uncertain-below", metavar="SHARE", type=_threshold,
         help="call an answer uncertain if its probability is below this, or below the bundle's "
@@ -207,19 +212,6 @@ def _threshold(text: str) -> float | str:
 _threshold.__name__ = "a share from 0 to 1"
 
 
-def _smallest_certain(asked: float | str | None, classifier: Classifier) -> float | None:
-    """The threshold as a number; the bundle's own where that was asked for."""
-    if asked != BUNDLE:
-        return None if asked is None else float(asked)
-    rejection = classifier.document.rejection
-    if rejection is None:
-        raise LockstepError(
-            f"{classifier.path}: the bundle has no threshold of its own; give a number, or train "
-            "with --evaluate.coverage"
-        )
-    return rejection.threshold
-
-
 def main(arguments: list[str] | None = None) -> int:
     """The command. Exit code 1 if no input at all could be read."""
     options = _parser().parse_intermixed_args(arguments)
@@ -230,31 +222,32 @@ def main(arguments: list[str] | None = None) -> int:
         raise LockstepError("expected image files or folders after the bundle; see --help")
     paths, ignored = find_images(inputs)
     classifier = Classifier(
-        options.bundle, threads=options.threads or 0, description=description(options)
+        options.bundle,
+        threads=options.threads or 0,
+        description=description(options),
+        thresholds=options.threshold or (),
     )
-    threshold = _smallest_certain(options.uncertain_below, classifier)
+    by_name = "jsonl" if options.output.endswith((".jsonl", ".ndjson")) else "csv"
+    open_writer = row_writers(
+        classifier,
+        options.format or by_name,
+        top=options.top,
+        all_probabilities=options.probabilities,
+        uncertain_below=options.uncertain_below,
+    )
     document = classifier.document
-    class_names = document.class_names
     if not options.quiet and is_another_pillow(document):
         print(
             f"note: made with Pillow {document.versions['pillow']}, this is Pillow "
             f"{PIL.__version__}: pixels can differ by some grey steps where it resizes otherwise",
             file=sys.stderr,
         )
-    by_name = "jsonl" if options.output.endswith((".jsonl", ".ndjson")) else "csv"
-
     unreadable = 0
     predictions = predict_files(
         classifier, paths, batch_size=options.batch_size, workers=options.workers
     )
     with _destination(options.output) as stream:
-        writer = WRITERS[options.format or by_name](
-            stream,
-            class_names,
-            top=min(options.top, len(class_names)),
-            all_probabilities=options.probabilities,
-            threshold=threshold,
-        )
+        writer = open_writer(stream)
         for prediction in tqdm(
             predictions, total=len(paths), unit=" images", disable=options.quiet or None
         ):

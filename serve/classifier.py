@@ -1,6 +1,7 @@
 """Open a bundle in onnxruntime and predict."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from serve.bundle import (
 from serve.command import LockstepError, printable
 from serve.description import Description, ForeignModelError
 from serve.foreign import ForeignSession
+from serve.multi_label import with_thresholds
 from serve.onnx_file import outline, read_file
 
 MOST_FOLDED_BYTES = 2**26
@@ -32,6 +34,7 @@ class Classifier:
         path: the ONNX file.
         threads: threads within one prediction; 0 lets onnxruntime take every core.
         description: what a model that is no bundle does not say of itself.
+        thresholds: in place of those of a multi-label model: one, or one for each label.
 
     Attributes:
         document: what the bundle says of itself.
@@ -42,12 +45,19 @@ class Classifier:
     """
 
     def __init__(
-        self, path: str | Path, *, threads: int = 0, description: Description | None = None
+        self,
+        path: str | Path,
+        *,
+        threads: int = 0,
+        description: Description | None = None,
+        thresholds: Sequence[float] = (),
     ) -> None:
         self.path = Path(path)
         self.document: BundleDocument
         try:
             self._open(read_file(self.path), threads, description)
+            if thresholds:
+                self.document = with_thresholds(self.document, thresholds)
         except LockstepError as error:
             raise BundleError(f"{self.path}: {printable(str(error))}") from None
 
@@ -61,7 +71,10 @@ class Classifier:
         session = _open_session(content, threads)
         self._session: onnxruntime.InferenceSession | ForeignSession = session
         if description is not None:
-            self._session = ForeignSession(session, file, description)
+            try:
+                self._session = ForeignSession(session, file, description)
+            except runtime_errors() as error:
+                raise BundleError(f"onnxruntime cannot run it: {_first(error)}") from None
             self.document = self._session.document
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -71,7 +84,8 @@ class Classifier:
             images: uint8 `[batch, height, width, channels]`, as `read_image` gives them.
 
         Returns:
-            float32 `[batch, classes]`; each row sums to 1.
+            float32 `[batch, classes]`. Each row sums to 1, but for a multi-label model, where each
+            number stands for itself.
 
         Raises:
             ValueError: other images than the bundle takes.

@@ -15,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve.command import LockstepError
+from serve.image_size import parse_image_size
 from serve.image_spec import RESAMPLINGS, RESIZES, ImageSpec
+from serve.multi_label import for_each_label
 
-OUTPUTS = ("auto", "logits", "probabilities")
+OUTPUTS = ("auto", "logits", "probabilities", "sigmoid")
+DEFAULT_THRESHOLD = 0.5
 
 
 class ForeignModelError(LockstepError):
@@ -34,7 +37,10 @@ class Description:
         channels: 1 or 3; None takes the graph's.
         resize, resample, background, scaled_decode: as in `ImageSpec`.
         mean, std: per channel, or one for all, in units of pixel / 255; None if nothing was said.
-        outputs: "logits", "probabilities", or "auto": by the last operator.
+        outputs: "logits" (a softmax belongs behind), "probabilities" (that sum to 1), "sigmoid"
+            (each output stands for itself), or "auto": by what the model ends in.
+        thresholds: of a multi-label model: the smallest probability at which an image has a label;
+            one for all or one for each label. Empty is 0.5 for all.
     """
 
     class_names: tuple[str, ...]
@@ -47,6 +53,15 @@ class Description:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     outputs: str = "auto"
+    thresholds: tuple[float, ...] = ()
+
+    def label_thresholds(self) -> tuple[float, ...]:
+        """The threshold of each label of a multi-label model.
+
+        Raises:
+            LockstepError: neither one nor as many as there are labels.
+        """
+        return for_each_label(self.thresholds or (DEFAULT_THRESHOLD,), len(self.class_names))
 
     def image_spec(self, image_size: tuple[int, int], channels: int) -> ImageSpec:
         """The image spec for arrays of this size."""
@@ -99,7 +114,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_image_arguments(add: Any) -> None:
     """The options on images, for any command that describes a model."""
-    add("--image-size", metavar="INT[,INT]", type=_size, help="side, or height,width in pixels")
+    add("--image-size", metavar="INT[,INT]", type=_size,
+        help="side, or height and width, in pixels: 224, 224,160 or 224x160")  # fmt: skip
     add("--channels", type=int, choices=(1, 3), help="1 for grey, 3 for RGB")
     add("--resize", choices=RESIZES, help="how another shape is fitted (default: crop)")
     add("--resample", choices=tuple(RESAMPLINGS), help="filter of the resize (default: bilinear)")
@@ -112,7 +128,13 @@ def add_image_arguments(add: Any) -> None:
     add("--mean", metavar="NUMBERS", type=_numbers,
         help="subtracted from pixel / 255, one number or one for each channel")  # fmt: skip
     add("--std", metavar="NUMBERS", type=_numbers, help="what is left is divided by it")
-    add("--outputs", choices=OUTPUTS, help="what the model gives (default: auto, by its last part)")
+    add("--outputs", choices=OUTPUTS,
+        help="what the model gives: logits of one choice, probabilities that sum to 1, or a "
+             "sigmoid for each label, so that an image may have several (default: auto, by what "
+             "the model ends in)")  # fmt: skip
+    add("--threshold", metavar="SHARE[,SHARE]", type=_shares,
+        help="smallest probability at which an image has a label, one for all or one for each "
+             "label; multi-label models only (default: the bundle's own, else 0.5)")  # fmt: skip
 
 
 def description(options: argparse.Namespace) -> Description | None:
@@ -131,7 +153,9 @@ def description(options: argparse.Namespace) -> Description | None:
     if options.labels is None:
         if given:
             raise ForeignModelError("a model is described by its labels first: give --labels FILE")
-        return None
+        return None  # --threshold alone changes that of a bundle
+    if options.threshold:
+        given["thresholds"] = options.threshold
     return Description(read_labels(Path(options.labels)), **given)
 
 
@@ -149,6 +173,8 @@ def read_labels(path: Path) -> tuple[str, ...]:
     doubled = sorted(label for label, count in Counter(labels).items() if count > 1)
     if len(labels) < 2 or "" in labels or doubled:
         found = f"{len(labels)} lines"
+        if len(labels) == 1:
+            found = "1 line; for a model with one output give two labels, in the order 0, 1"
         if "" in labels:
             found = f"an empty line {labels.index('') + 1}"
         elif doubled:
@@ -181,8 +207,7 @@ def _normalization(
 
 
 def _size(text: str) -> tuple[int, int]:
-    height, comma, width = text.partition(",")
-    return int(height), int(width if comma else height)
+    return parse_image_size(text)
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -192,5 +217,13 @@ def _numbers(text: str) -> tuple[float, ...]:
     return numbers
 
 
+def _shares(text: str) -> tuple[float, ...]:
+    shares = _numbers(text)
+    if min(shares) < 0 or max(shares) > 1:
+        raise ValueError
+    return shares
+
+
 _size.__name__ = "a size in pixels"
 _numbers.__name__ = "a list of numbers"
+_shares.__name__ = "shares from 0 to 1"

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from serve.bundle import INPUT, OUTPUT, BundleDocument
 from serve.description import Description, ForeignModelError
+from serve.foreign_outputs import MULTI_LABEL, Outputs, outputs_of
 from serve.onnx_file import OnnxFile, TensorInfo
 
 
@@ -31,17 +32,16 @@ class ForeignSession:
         self, session: onnxruntime.InferenceSession, outline: OnnxFile, description: Description
     ) -> None:
         self._session = session
-        self._input = _only(outline.inputs, "input", 4)
-        self._output = _only(outline.outputs, "output", 2)
+        self._input = _only(outline.inputs, "input", (4,))
+        self._output = _only(
+            outline.outputs, "output", (1, 2) if len(description.class_names) == 2 else (2,)
+        )
         self._channels_first, image_size, channels = _layout(self._input, description)
         self._one_by_one = self._input.shape[0] == 1
         if isinstance(self._input.shape[0], int) and not self._one_by_one:
             raise ForeignModelError(
                 f"expected a batch of any size or of 1, got a graph for {self._input.shape[0]}"
             )
-        if isinstance(self._output.shape[1], int):
-            _check_classes(self._output.shape[1], description.class_names)
-        self._softmax = _ends_in_logits(outline, description)
         if self._input.element == "uint8":
             if description.mean is not None:
                 raise ForeignModelError(
@@ -55,7 +55,13 @@ class ForeignSession:
             raise ForeignModelError(
                 f"expected an input of uint8 or float32, got {self._input.element}"
             )
-        self._was_stated = description.outputs != "auto"
+        self._outputs = self._find_outputs(outline, description, (*image_size, channels))
+        is_multi_label = self._outputs.task == MULTI_LABEL
+        if description.thresholds and not is_multi_label:
+            raise ForeignModelError(
+                "--threshold: expected a model with a sigmoid for each label, got one whose answer "
+                "is the most probable label; leave the option out, or say --outputs sigmoid"
+            )
         self.document = BundleDocument(
             class_names=description.class_names,
             image=description.image_spec(image_size, channels),
@@ -66,6 +72,8 @@ class ForeignSession:
             metrics={},
             versions={"producer": outline.producer},
             created="",
+            task=self._outputs.task,
+            thresholds=description.label_thresholds() if is_multi_label else (),
         )
 
     def run(
@@ -73,74 +81,60 @@ class ForeignSession:
     ) -> list[NDArray[np.float32]]:
         """As `onnxruntime.InferenceSession.run` of a bundle: `image` to `probabilities`."""
         assert list(names) == [OUTPUT]
-        images: NDArray[Any] = inputs[INPUT]
+        images = inputs[INPUT]
+        if not len(images):
+            return [np.zeros((0, len(self.document.class_names)), np.float32)]
+        numbers = self._numbers(images)
+        if numbers.shape[1] != self._count:
+            raise ForeignModelError(
+                f"expected {self._count} numbers for every image, got {numbers.shape[1]}"
+            )
+        return [self._outputs.probabilities(numbers)]
+
+    def _find_outputs(
+        self, outline: OnnxFile, description: Description, shape: tuple[int, ...]
+    ) -> Outputs:
+        """What the numbers are; how many there are tells a run, where the graph does not."""
+        sizes = self._output.shape[1:]
+        if sizes and isinstance(sizes[0], int):
+            self._count = sizes[0]
+        else:
+            self._count = self._numbers(np.zeros((1, *shape), np.uint8)).shape[1] if sizes else 1
+        return outputs_of(outline, description, self._count)
+
+    def _numbers(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """The model's own answers, float32 `[batch, outputs]`."""
         if self._input.element == "float32":
             images = images * self._scale + self._offset
         if self._channels_first:
             images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-        if not len(images):
-            return [np.zeros((0, len(self.document.class_names)), np.float32)]
         parts = np.split(images, len(images)) if self._one_by_one else [images]
         answers = [
-            self._checked(self._session.run([self._output.name], {self._input.name: part})[0], part)
-            for part in parts
+            self._session.run([self._output.name], {self._input.name: part}) for part in parts
         ]
-        outputs = np.concatenate(answers).astype(np.float32)
-        self._check_outputs(outputs)
-        return [softmax(outputs) if self._softmax else outputs]
-
-    def _check_outputs(self, outputs: NDArray[np.float32]) -> None:
-        """Hold the answers to what they are taken for."""
-        if not np.isfinite(outputs).all():
-            raise ForeignModelError("the model answers with what are no finite numbers")
-        if not self._softmax and not sums_to_one(outputs):
-            raise ForeignModelError(
-                "expected probabilities that sum to 1 for every image; say --outputs logits if a "
-                "softmax belongs behind the model"
-            )
-        if self._softmax and not self._was_stated and sums_to_one(outputs):
-            raise ForeignModelError(
-                "the answers already sum to 1, and the graph does not end in a Softmax: "
-                "say --outputs probabilities or --outputs logits"
-            )
-
-    def _checked(self, answer: NDArray[Any], images: NDArray[Any]) -> NDArray[Any]:
-        """What the graph left open is known only now."""
-        if answer.dtype.kind != "f" or answer.ndim != 2 or len(answer) != len(images):
-            raise ForeignModelError(
-                f"expected an answer of floating-point numbers [{len(images)}, classes], got "
-                f"{answer.dtype} of shape {list(answer.shape)}"
-            )
-        _check_classes(answer.shape[1], self.document.class_names)
-        return answer
+        numbers = [_checked(answer, part) for (answer,), part in zip(answers, parts, strict=True)]
+        return np.concatenate(numbers).astype(np.float32)
 
 
-def _check_classes(classes: int, class_names: Sequence[str]) -> None:
-    if classes != len(class_names):
+def _checked(answer: NDArray[Any], images: NDArray[Any]) -> NDArray[Any]:
+    """What the graph left open is known only now. One number for each image is a column."""
+    if answer.ndim == 1 and len(answer) == len(images):
+        answer = answer[:, np.newaxis]
+    if answer.dtype.kind != "f" or answer.ndim != 2 or len(answer) != len(images):
         raise ForeignModelError(
-            f"expected {classes} labels, one for each output, got {len(class_names)}"
+            f"expected an answer of floating-point numbers [{len(images)}, classes], got "
+            f"{answer.dtype} of shape {list(answer.shape)}"
         )
+    return answer
 
 
-def sums_to_one(answers: NDArray[np.float32], tolerance: float = 1e-3) -> bool:
-    """Whether every row `[classes]` is a distribution."""
-    sums = answers.sum(axis=1)
-    return bool((answers >= 0).all() and (np.abs(sums - 1) <= tolerance).all())
-
-
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """float32 `[batch, classes]` to probabilities."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
-
-
-def _only(values: Sequence[TensorInfo], kind: str, rank: int) -> TensorInfo:
+def _only(values: Sequence[TensorInfo], kind: str, ranks: tuple[int, ...]) -> TensorInfo:
     if len(values) != 1:
         names = ", ".join(value.name for value in values)
         raise ForeignModelError(f"expected one {kind}, got {len(values)}: {names:.200}")
-    if len(values[0].shape) != rank:
+    if len(values[0].shape) not in ranks:
         raise ForeignModelError(
-            f"expected {kind} {values[0].name!r} to have {rank} dimensions, "
+            f"expected {kind} {values[0].name!r} to have {ranks[-1]} dimensions, "
             f"got {list(values[0].shape)}"
         )
     return values[0]
@@ -170,21 +164,3 @@ def _layout(value: TensorInfo, description: Description) -> tuple[bool, tuple[in
                 f"--image-size: the graph takes {sides[0]}x{sides[1]}, got {size[0]}x{size[1]}"
             )
     return channels_first, (int(size[0]), int(size[1])), int(channels)
-
-
-def _ends_in_logits(outline: OnnxFile, description: Description) -> bool:
-    if description.outputs != "auto":
-        return description.outputs == "logits"
-    if outline.last_operator == "Softmax":
-        return False
-    if outline.last_operator == "Sigmoid":
-        raise ForeignModelError(
-            "the graph ends in a Sigmoid, which is no choice of one class; say --outputs "
-            "probabilities if its answers sum to 1"
-        )
-    if "Softmax" in outline.operators:
-        raise ForeignModelError(
-            f"the graph has a Softmax and ends in {outline.last_operator}: "
-            "say --outputs logits or --outputs probabilities"
-        )
-    return True

@@ -23,8 +23,11 @@ RESAMPLINGS = {
 MOST_SIDE = 4096
 """Largest height or width of the array that an image becomes, in pixels."""
 
-MOST_PIXELS = 89_478_485
-"""Pillow's own limit against decompression bombs, above which it reads nothing here."""
+MOST_PIXELS = 250_000_000
+"""Largest `max_pixels`: 1 to 4 GB of memory for one image while it is decoded."""
+
+MOST_DECLARED_PIXELS = 4 * MOST_PIXELS
+"""Largest size that any file may declare; Pillow's own limit is raised to it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +44,9 @@ class ImageSpec:
         resample: filter of the resize: "nearest", "bilinear", "bicubic" or "lanczos"; all but
             "nearest" are antialiased.
         background: grey value (0 to 255) under transparent pixels and around padded images.
-        max_pixels: largest width * height that is decoded at all; `MOST_PIXELS` at most.
+        max_pixels: largest width * height that is decoded at all; `MOST_PIXELS` at most. Of a JPEG
+            that is decoded at a smaller scale, the smaller size counts; it may declare up to four
+            times as many pixels.
         scaled_decode: let the JPEG decoder itself shrink a picture that is much too large, by 2, 4
             or 8, before the resize; see `serve/images.py`.
     """

@@ -17,9 +17,15 @@ from typing import Any
 
 from serve.bundle import METADATA_KEY, BundleDocument, bundle_document
 from serve.command import CommandParser, LockstepError, printable, run_command
+from serve.multi_label import MULTI_LABEL
 from serve.onnx_file import TensorInfo, outline, read_file
+from serve.rounding import percent, rounded
+from serve.verdict import summary
 
 SHOWN_CLASSES = 20
+SHARES = ("accuracy", "precision", "recall", "f1", "ece", "label_agreement", "label_accuracy",
+          "average_precision")  # fmt: skip
+"""How the names of figures begin that are shares of images."""
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -99,19 +105,47 @@ def _document_rows(document: BundleDocument) -> list[tuple[str, str]]:
         ("in the graph", f"(pixel / 255 - {_list(document.mean)}) / {_list(document.std)}, "
          f"temperature {document.temperature:.4g}"),
     ]  # fmt: skip
+    if document.task == MULTI_LABEL:
+        rows.append(("task", f"{document.task}: an image has every label from its threshold on"))
+        rows.append(("thresholds", _thresholds(document)))
     if document.rejection:
+        images = int(document.metrics.get("examples", 0))
         rows.append(
             ("uncertain", f"below {document.rejection.threshold:.4f}; the rest is "
-             f"{document.rejection.coverage:.1%} of the test images, "
-             f"{document.rejection.accuracy:.2%} of them right")
+             f"{percent(document.rejection.coverage, images)} of the test images, "
+             f"{percent(document.rejection.accuracy, images)} of them right")
         )  # fmt: skip
-    rows.append(("metrics", _pairs(document.metrics) or "none"))
-    rows += [(f"proof {path}", _pairs(figures)) for path, figures in document.parity.items()]
+    rows.append(("metrics", _measured(document.metrics) or "none"))
+    if document.verdict:
+        rows.append(("verdict", f"the model is {summary(document.verdict)}"))
+        rows += [("", f"{finding.status:<7}  {finding.text}") for finding in document.verdict]
+    rows += [(f"proof {path}", _measured(figures)) for path, figures in document.parity.items()]
     if not document.parity:
         rows.append(("proof", "none: not released by a proof"))
     rows.append(("data", document.dataset_fingerprint or "unknown"))
     rows.append(("config", document.config_hash or "unknown"))
     return rows
+
+
+def _thresholds(document: BundleDocument) -> str:
+    """An image has a label from here on."""
+    different = set(document.thresholds)
+    if len(different) == 1:
+        return f"{different.pop():.4g} for every label"
+    shown = dict(zip(document.class_names, document.thresholds, strict=True))
+    more = ", …" if len(shown) > SHOWN_CLASSES else ""
+    return _pairs(dict(list(shown.items())[:SHOWN_CLASSES])) + more
+
+
+def _measured(figures: Mapping[str, float]) -> str:
+    """Figures of images, each share with the digits that so many images know."""
+    images = int(figures.get("examples", 0))
+    return ", ".join(
+        f"{name} {rounded(value, images)}"
+        if images and name.startswith(SHARES)
+        else _pairs({name: value})
+        for name, value in figures.items()
+    )
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

@@ -58,6 +58,14 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
+class NodeInfo:
+    """An operator and the names of the tensors that it takes."""
+
+    operator: str
+    inputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class OnnxFile:
     """The outline of a model.
 
@@ -66,7 +74,7 @@ class OnnxFile:
         inputs: without those that have a value in the file.
         outputs: in the graph's order.
         operators: how often each operator occurs.
-        last_operator: the operator that makes the first output.
+        makers: by the name of a tensor, the node of the outermost graph that makes it.
         parameters: numbers in the initializers.
         metadata: the entries of `metadata_props`.
     """
@@ -77,9 +85,15 @@ class OnnxFile:
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     operators: Mapping[str, int]
-    last_operator: str
+    makers: Mapping[str, NodeInfo]
     parameters: int
     metadata: Mapping[str, str]
+
+    @property
+    def last_operator(self) -> str:
+        """The operator that makes the first output; "" if none does."""
+        maker = self.makers.get(self.outputs[0].name) if self.outputs else None
+        return maker.operator if maker else ""
 
 
 def read_file(path: Path) -> bytes:
@@ -182,7 +196,7 @@ def _model(data: memoryview) -> OnnxFile:
         inputs=tuple(item for item in graph.inputs if item.name not in graph.initializers),
         outputs=tuple(graph.outputs),
         operators=dict(sorted(graph.operators.items())),
-        last_operator=graph.makers.get(graph.outputs[0].name, "") if graph.outputs else "",
+        makers=graph.makers,
         parameters=graph.parameters,
         metadata=metadata,
     )
@@ -196,7 +210,7 @@ class _Graph:
         self.outputs: list[TensorInfo] = []
         self.initializers: set[str] = set()
         self.operators: Counter[str] = Counter()
-        self.makers: dict[str, str] = {}
+        self.makers: dict[str, NodeInfo] = {}
         self.parameters = 0
 
 
@@ -231,9 +245,12 @@ def _functions(data: memoryview) -> None:
 
 
 def _node(data: memoryview, graph: _Graph, depth: int) -> None:
-    operator, domain, outputs = "", "", []
+    operator, domain = "", ""
+    inputs, outputs = [], []
     for field in fields(data):
         match field.number:
+            case 1:
+                inputs.append(field.text("input"))
             case 2:
                 outputs.append(field.text("output"))
             case 4:
@@ -246,7 +263,7 @@ def _node(data: memoryview, graph: _Graph, depth: int) -> None:
         name = f"{domain:.80}.{operator:.80}".encode("unicode_escape").decode()
         raise OnnxFileError(f"needs operators outside the ONNX standard: {name}")
     graph.operators[operator] += 1
-    graph.makers.update(dict.fromkeys(outputs, operator))
+    graph.makers.update(dict.fromkeys(outputs, NodeInfo(operator, tuple(inputs))))
 
 
 def _attribute(data: memoryview, graph: _Graph, depth: int) -> None:

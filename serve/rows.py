@@ -67,11 +67,11 @@ class CsvWriter(_Writer):
             return
         best = top_labels(prediction.probabilities, self._class_names, self._top)
         label = UNCERTAIN if _is_uncertain(best[0][1], self._threshold) else best[0][0]
-        row = [prediction.path, label, _digits(best[0][1]), ""]
+        row = [prediction.path, label, digits(best[0][1]), ""]
         for label, probability in best[1:]:
-            row += [label, _digits(probability)]
+            row += [label, digits(probability)]
         if self._all:
-            row += [_digits(value) for value in prediction.probabilities]
+            row += [digits(value) for value in prediction.probabilities]
         self._rows.writerow(row)
 
 
@@ -87,12 +87,12 @@ class JsonLinesWriter(_Writer):
         else:
             best = top_labels(prediction.probabilities, self._class_names, self._top)
             row["predictions"] = [
-                {"label": label, "probability": float(_digits(value))} for label, value in best
+                {"label": label, "probability": float(digits(value))} for label, value in best
             ]
             if self._threshold is not None:
                 row["uncertain"] = _is_uncertain(best[0][1], self._threshold)
             if self._all:
-                values = (float(_digits(value)) for value in prediction.probabilities)
+                values = (float(digits(value)) for value in prediction.probabilities)
                 row["probabilities"] = dict(zip(self._class_names, values, strict=True))
         self._stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
@@ -115,6 +115,6 @@ def _is_uncertain(probability: np.float32, threshold: float | None) -> bool:
     return threshold is not None and not bool(probability >= threshold)
 
 
-def _digits(value: np.float32) -> str:
+def digits(value: np.float32) -> str:
     """The shortest decimal number that reads back as the same float32."""
     return np.format_float_positional(value, unique=True, trim="0")

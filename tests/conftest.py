@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import models  # noqa: F401  # its import keeps the settings of who runs the tests from Keras
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
@@ -84,7 +86,7 @@ def browser() -> "Iterator[Browser]":
 @pytest.fixture
 def page(browser: "Browser") -> "Iterator[Page]":
     page = browser.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(60_000)  # a busy machine is slow
     yield page
     page.close()
 

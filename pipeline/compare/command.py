@@ -14,17 +14,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from export.run_directory import RunDirectory
+from pipeline.checks import check_model, check_writable
 from pipeline.command_line import Invocation
 from pipeline.compare.command_line import Request, parse
-from pipeline.compare.figures import figures
 from pipeline.compare.page import page
 from pipeline.compare.runs import ComparedRun, CompareError, read_run, read_runs
 from pipeline.compare.tables import curves_table, runs_table
 from pipeline.data import sources
-from pipeline.run import check_place, execute
+from pipeline.run import TRAIN, check_place, execute
+from pipeline.stages import standing
 from pipeline.stopping import Stopped, stop_signals
 from serve.atomic import write_text
 from serve.command import LockstepError, one_line, printable
+from serve.rounding import share
 
 PAGE, RUNS_TABLE, CURVES_TABLE = "comparison.html", "comparison.csv", "curves.csv"
 
@@ -60,8 +62,11 @@ def _make_and_compare(request: Request) -> int:
     _check_outside(request.output, directories, "--output")
     _check_outside(directories[0].parent, [], "--run-dir")
     for invocation in request.planned.values():
-        sources.identity(invocation.config.data)  # what is missing is missing before hours of work
-        check_place(invocation.run_dir, "run", RunDirectory(invocation.run_dir).config)
+        config, run = invocation.config, RunDirectory(invocation.run_dir)
+        sources.identity(config.data)  # what is missing is missing before hours of work
+        check_place(run.path, "run", run.config)
+        check_model(config, weights=standing(TRAIN, config, run) != "done")
+    check_writable(request.output)
     logging.getLogger("tensorflow").addFilter(_is_worth_saying)
     runs: list[ComparedRun] = []
     failures = 0
@@ -140,8 +145,11 @@ def _say(runs: Sequence[ComparedRun], output: Path) -> None:
     names = [printable(run.name) for run in runs]
     width = max(map(len, names))
     for name, run in zip(names, runs, strict=True):
-        accuracy = figures(run)["test_accuracy"]
-        result = "" if accuracy is None else f"test accuracy {accuracy:.4f}, "
+        result = ""
+        if run.metrics:
+            count = run.metrics.get("examples", 0)
+            result = f"test accuracy {share(run.metrics['accuracy'], count)}"
+            result += f" on {count:,} images, " if count else ", "
         print(f"{name:<{width}}  {result}{run.state}")
     print(f"page       {output / PAGE}")
     print(f"tables     {output / RUNS_TABLE}, {output / CURVES_TABLE}")

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from pipeline.compare import curves
-from pipeline.compare.figures import COLUMNS, best_of, differing, figures, same_loss
+from pipeline.compare.figures import COLUMNS, best_of, differing, figures, same_loss, undecided
 from pipeline.compare.runs import ComparedRun
 from pipeline.report.rendering import render
 
@@ -20,12 +20,17 @@ def page(runs: Sequence[ComparedRun]) -> str:
     for run in runs:
         images[run.fingerprint].append(run)
     differences = differing(runs)
+    best = {column.key: best_of(column, runs, values[column.key]) for column in columns}
     return render(
         "comparison.html",
         runs=runs,
         columns=columns,
         values=values,
-        best={column.key: best_of(column, runs, values[column.key]) for column in columns},
+        best=best,
+        undecided={column.key: undecided(column, runs, rows) for column in columns},
+        images_of=[
+            [row.get(column.of) if column.of else None for column in columns] for row in rows
+        ],
         images=images,
         differences=differences,
         other_losses=len({same_loss(run) for run in runs}) > len(images),

@@ -105,6 +105,8 @@ def _state(
         return "finished, but not with this config.yaml or release: the same command trains again"
     if _read_json(run.parity).get("passed") is False:
         return "finished, but its proof failed"
+    if run.requirements.is_file() and not run.bundle.is_file():
+        return "finished, but not released: it does not meet evaluate.require"
     return "finished"
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.prepared_data import SPLITS, Split
+from pipeline.data.class_names import look_alike
 from serve.command import LockstepError
 
 
@@ -76,8 +77,10 @@ def _check(
     trained = np.bincount(labels[splits["train"]], minlength=len(class_names))
     for name, count, in_train in zip(class_names, counts, trained, strict=True):
         if in_train == 0:
+            alike = next((group for group in look_alike(class_names) if name in group), ())
+            hint = f"; or is it one class with {', '.join(map(repr, alike))}?" if alike else ""
             raise SplitError(
                 f"class {name!r} has too few images: {count}, and none is left to train on; "
                 "expected at least 3 in each class (train, validation, test): "
-                "add images or remove the class"
+                f"add images or remove the class{hint}"
             )

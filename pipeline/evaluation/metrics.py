@@ -4,19 +4,22 @@ Precision, recall and F1 come from the confusion matrix, as in scikit-learn with
 `zero_division=0`; a test holds them to it.
 """
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from export.figures import cross_entropy
+from export.intervals import wilson_interval
 
 
 def classification_figures(
     labels: NDArray[np.int64], probabilities: NDArray[np.float32], class_names: list[str]
 ) -> dict[str, Any]:
-    """All figures of metrics.json.
+    """The figures of metrics.json that labels and probabilities give.
+
+    A class without images in `labels` is not tested: its figures are None, and the macro figures
+    are means over the `classes_tested` others.
 
     Args:
         labels: int64 `[examples]`.
@@ -37,16 +40,16 @@ def classification_figures(
             figures[f"top_{k}_accuracy"] = top_k_accuracy(labels, probabilities, k)
     precision, recall, f1 = precision_recall_f1(matrix)
     support = matrix.sum(axis=1)
-    # As in scikit-learn, a class neither present nor predicted does not count in the macro mean.
-    present = (support + matrix.sum(axis=0)) > 0
+    tested = support > 0
+    figures["classes_tested"] = int(tested.sum())
     for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):
-        figures[f"{name}_macro"] = float(values[present].mean())
+        figures[f"{name}_macro"] = float(values[tested].mean())
         figures[f"{name}_weighted"] = float(np.average(values, weights=support))
     figures["per_class"] = {
         class_name: {
-            "precision": float(precision[index]),
-            "recall": float(recall[index]),
-            "f1": float(f1[index]),
+            "precision": float(precision[index]) if tested[index] else None,
+            "recall": float(recall[index]) if tested[index] else None,
+            "f1": float(f1[index]) if tested[index] else None,
             "examples": int(support[index]),
         }
         for index, class_name in enumerate(class_names)
@@ -74,15 +77,6 @@ def precision_recall_f1(
     recall = hits / np.maximum(actual, 1)
     f1 = 2 * hits / np.maximum(predicted + actual, 1)
     return precision, recall, f1
-
-
-def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
-    """The score interval of a proportion (Wilson 1927); 95 % by default."""
-    share = successes / trials
-    denominator = 1 + z**2 / trials
-    middle = (share + z**2 / (2 * trials)) / denominator
-    spread = z / denominator * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-    return max(0.0, middle - spread), min(1.0, middle + spread)
 
 
 def top_k_accuracy(labels: NDArray[np.int64], probabilities: NDArray[np.float32], k: int) -> float:

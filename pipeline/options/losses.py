@@ -2,17 +2,18 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from models.options import Options
+from models.options import Options, list_of
 
 Weight = Annotated[float, Field(ge=0)]
+Weights = Annotated[list[Weight], BeforeValidator(list_of)]
 
 
 class WeightedOptions(Options):
     """What every loss of single images can do."""
 
-    class_weights: Literal["balanced"] | list[Weight] | None = None
+    class_weights: Literal["balanced"] | Weights | None = None
     """How much images of each class count: balanced, by one over how many there are; or a list."""
 
 

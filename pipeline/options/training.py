@@ -15,6 +15,8 @@ MONITORS: dict[str, Literal["max", "min"]] = {
     "accuracy": "max",
     "loss": "min",
 }
+TIES = {"val_accuracy": "val_loss", "accuracy": "loss"}
+"""Which loss decides between equal accuracies: on few images many epochs have the same."""
 
 
 class ContrastiveOptions(Options):
@@ -67,7 +69,7 @@ class TrainOptions(Options):
     weight_average: float | None = Field(None, gt=0, lt=1)
     """Decay of a moving average of all weights, which is the model (Polyak and Juditsky 1992)."""
     monitor: Literal["val_accuracy", "val_loss", "accuracy", "loss"] = "val_accuracy"
-    """Figure that picks the best epoch, of validation or of training."""
+    """Figure that picks the best epoch; the loss decides between epochs of equal accuracy."""
     early_stopping: int | None = Field(None, ge=1)
     """Stop after so many epochs without a better one; null trains all (Prechelt 1998)."""
     checkpoint_minutes: float = Field(5.0, gt=0)
@@ -78,10 +80,11 @@ class TrainOptions(Options):
         if self.frozen_epochs > self.epochs:
             raise ValueError(
                 f"frozen_epochs: expected at most {self.epochs}, the epochs of the run, "
-                f"got {self.frozen_epochs}"
+                f"got {self.frozen_epochs}; set train.epochs or train.frozen_epochs"
             )
         if self.frozen_epochs < self.epochs:
-            problem = does_not_fit(self.schedule, self.epochs - self.frozen_epochs)
+            after = self.epochs - self.frozen_epochs
+            problem = does_not_fit(self.schedule, after, self.frozen_epochs)
             if problem:
                 raise ValueError(f"schedule.{problem}")
         return self

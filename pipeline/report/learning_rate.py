@@ -5,7 +5,7 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.options.schedules import AdaptiveCosineOptions, PlateauOptions
 from pipeline.options.training import TrainOptions
-from pipeline.training.schedules import build_schedule, cosine_annealing
+from pipeline.training.schedules import adaptive_cycles, build_schedule, cosine_annealing
 
 
 def planned_rates(config: Config, training: dict[str, Any]) -> list[float]:
@@ -32,7 +32,13 @@ def _scheduled(options: TrainOptions, training: dict[str, Any], steps: int) -> l
         first = options.frozen_epochs
         lowered = [item["epoch"] for item in training["rate_decisions"] if item["lowered"]]
         rates = [
-            _decided(schedule, peak, epoch - first, sum(epoch >= after for after in lowered))
+            _decided(
+                schedule,
+                peak,
+                epoch - first,
+                lowered=sum(epoch >= after for after in lowered),
+                epochs=options.epochs - first,
+            )
             for epoch in range(first, training["epochs"])
         ]
         return [rate for rate in rates for _ in range(steps_per_epoch)][:steps]
@@ -41,9 +47,14 @@ def _scheduled(options: TrainOptions, training: dict[str, Any], steps: int) -> l
 
 
 def _decided(
-    options: AdaptiveCosineOptions | PlateauOptions, peak: float, epoch: int, lowered: int
+    options: AdaptiveCosineOptions | PlateauOptions,
+    peak: float,
+    epoch: int,
+    *,
+    lowered: int,
+    epochs: int,
 ) -> float:
-    """The rate of an epoch, counted from 0, after the bounds were lowered so many times."""
+    """The rate of an epoch of so many, counted from 0, after so many lowerings of the bounds."""
     scale = options.factor**lowered
     if isinstance(options, PlateauOptions):
         return peak * max(scale, options.floor)
@@ -51,5 +62,5 @@ def _decided(
         epoch,
         highest=peak * scale,
         lowest=peak * options.floor * scale,
-        cycle_epochs=options.cycle_epochs,
+        ends=adaptive_cycles(options, epochs),
     )

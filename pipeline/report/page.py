@@ -18,7 +18,9 @@ from pipeline.report.augmentation import what_training_saw
 from pipeline.report.learning_rate import planned_rates
 from pipeline.report.rendering import render
 from serve.atomic import write_text
+from serve.bundle import Finding
 from serve.images import encode_png
+from serve.verdict import overall, summary
 
 MISTAKES = 24
 MATRIX_CLASSES = 25
@@ -52,8 +54,18 @@ def write_report(config: Config, run: RunDirectory) -> str:
     pretraining = read_history(run.pretraining, PRETRAINING_COLUMNS)
     matrix = metrics["confusion_matrix"]
     bundle = run.bundle if run.bundle.is_file() else run.unverified_bundle
+    findings = [Finding(**finding) for finding in metrics["verdict"]]
+    required = json.loads(run.requirements.read_bytes()) if run.requirements.is_file() else []
     page = render(
         "run.html",
+        verdict=findings,
+        verdict_summary=summary(findings),
+        verdict_status=overall(findings),
+        required=required,
+        untested=[
+            name for name, figures in metrics["per_class"].items() if not figures["examples"]
+        ],
+        released=run.bundle.is_file(),
         name=run.path.resolve().name,
         run=run,
         manifest=manifest,

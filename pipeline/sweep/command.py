@@ -8,6 +8,7 @@ from pathlib import Path
 
 from export.run_directory import RunDirectory
 from export.run_lock import claimed
+from pipeline.checks import check_model
 from pipeline.command_line import accept_config_options, parse_known, read_overrides
 from pipeline.data import sources
 from pipeline.options.training import MONITORS
@@ -141,6 +142,8 @@ def _run(invocation: Invocation) -> int:
     sweep, search = invocation.directory, invocation.search
     content = sources.identity(search.base.data)  # data that are not there claim no directory
     check_place(sweep.path, "sweep", sweep.search)
+    if not any(key.startswith(("model.", "train.optimizer.")) for key in search.space):
+        check_model(search.base)  # else every trial is judged by what it draws
     with claimed(RunDirectory(sweep.path)):
         search = _enter(invocation)
         study = Study(sweep, search)

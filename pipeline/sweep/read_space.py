@@ -1,7 +1,7 @@
 """From the `space` of a file to a checked space, or to one line that says what is wrong."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from decimal import Decimal
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -10,7 +10,8 @@ from pydantic import Field
 
 from models.options import Options
 from pipeline.config import Config
-from pipeline.recipe import ConfigError, leaves, nearest, resolve, validated
+from pipeline.recipe import ConfigError, flat, leaves, resolve, validated
+from pipeline.suggestions import suggestion
 from pipeline.sweep.space import Choices, Numbers, Space, forms_of, is_there
 
 JUDGES = ("data", "seed", "prepare.validation_share", "prepare.test_share")
@@ -45,17 +46,16 @@ def read_space(entries: Mapping[str, Any], base: Config) -> Space:
     """
     fields = dict(leaves())
     for key in entries:
-        _check_key(key, list(fields))
+        _check_key(key, list(fields), flat(base.model_dump()))
     space = {key: _read(key, entry, fields[key].annotation) for key, entry in entries.items()}
     for key, values in space.items():
         _check_values(key, values, space, base)
     return space
 
 
-def _check_key(key: str, known: list[str]) -> None:
+def _check_key(key: str, known: list[str], usual: Collection[str]) -> None:
     if key not in known:
-        near = f"; expected {key}.name" if f"{key}.name" in known else nearest(key, known)
-        raise ConfigError(f"space: unknown config key {key}{near}")
+        raise ConfigError(f"space: unknown config key {key}{suggestion(key, known, usual)}")
     if key in JUDGES:
         raise ConfigError(
             f"space: {key} decides which images judge a trial, so that trials could not be compared"

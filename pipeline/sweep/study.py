@@ -6,6 +6,7 @@ the trials before it and of the seed. So nothing is lost when a process is kille
 way is in state RUNNING, and whoever can lock its directory goes on with it.
 """
 
+import math
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,8 @@ IMAGES = "images"
 """User attribute of the study: a fingerprint."""
 REASON = "reason"
 """User attribute of a trial that failed."""
+TIE_BREAKER = "tie_breaker"
+"""User attribute of a trial whose figure is an accuracy: its loss on the same images."""
 POLL_SECONDS = 0.5
 
 
@@ -97,7 +100,7 @@ class Study:
         self.optuna.tell(trial.number, state=TrialState.FAIL)
 
     def best(self) -> FrozenTrial | None:
-        """The one with the best figure, the first of equal ones, among those that were not cut."""
+        """The best one among those that were not cut, as `ranked` has it."""
         return next(iter(ranked(self.trials, self._search.objective)), None)
 
     def is_done(self) -> bool:
@@ -137,10 +140,17 @@ class Study:
 
 
 def ranked(trials: Sequence[FrozenTrial], objective: str) -> list[FrozenTrial]:
-    """Those that trained to their end, best first, of equal ones the first."""
+    """Those that trained to their end, best first; of equal accuracies that with the lower loss,
+    else the first.
+    """
     sign = -1 if MONITORS[objective] == "max" else 1
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-    return sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+
+    def rank(trial: FrozenTrial) -> tuple[float, float, int]:
+        loss = trial.user_attrs.get(TIE_BREAKER, math.inf)
+        return sign * (trial.value or 0.0), loss, trial.number
+
+    return sorted(complete, key=rank)
 
 
 def by_value(trials: Sequence[FrozenTrial], objective: str) -> list[FrozenTrial]:

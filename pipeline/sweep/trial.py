@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 from contextlib import redirect_stdout
 
@@ -12,7 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from export.run_directory import RunDirectory
 from pipeline.config import Config
-from pipeline.history import read_history
+from pipeline.history import Row, read_history
+from pipeline.options.training import TIES
 from pipeline.recipe import to_yaml
 from pipeline.run import PREPARE, TRAIN
 from pipeline.stages import StageRunner
@@ -20,7 +22,7 @@ from pipeline.stopping import stop_signals
 from pipeline.sweep.directory import SweepDirectory
 from pipeline.sweep.images import prepare_images
 from pipeline.sweep.search import Search
-from pipeline.sweep.study import Study, ranked
+from pipeline.sweep.study import TIE_BREAKER, Study, ranked
 from pipeline.training import checkpoints
 from pipeline.training.train import train
 from serve.atomic import remove, write_text
@@ -60,14 +62,17 @@ def run_trial(study: Study, sweep: SweepDirectory, search: Search, trial: Frozen
     run = sweep.trial(trial.number)
     try:
         config = search.config(trial)
-        value = _train(config, run, sweep, search.objective, study.live(trial), trial)
+        row = _train(config, run, sweep, search.objective, study.live(trial), trial)
     except PrunedError:
         study.optuna.tell(trial.number, state=TrialState.PRUNED)
     except (LockstepError, MemoryError, tf.errors.ResourceExhaustedError) as error:
         is_memory = isinstance(error, tf.errors.ResourceExhaustedError)
         study.fail(trial, "out of memory" if is_memory else one_line(error))
     else:
-        study.optuna.tell(trial.number, value)
+        loss = row.get(TIES.get(search.objective, ""))
+        if loss is not None and math.isfinite(loss):
+            study.live(trial).set_user_attr(TIE_BREAKER, loss)
+        study.optuna.tell(trial.number, row[search.objective])
 
 
 def _train(
@@ -77,8 +82,8 @@ def _train(
     objective: str,
     live: optuna.Trial,
     trial: FrozenTrial,
-) -> float:
-    """Returns the objective of the epoch that the run keeps."""
+) -> Row:
+    """Returns the figures of the epoch that the run keeps."""
 
     def watched(config: Config, run: RunDirectory) -> str:
         keras.utils.clear_session()
@@ -101,7 +106,7 @@ def _train(
         for stage in stages:
             runner.run(stage)
     best_epoch: int = json.loads(run.training.read_bytes())["best_epoch"]
-    return read_history(run.history)[best_epoch - 1][objective]
+    return read_history(run.history)[best_epoch - 1]
 
 
 def tidy(study: Study, sweep: SweepDirectory, search: Search) -> None:

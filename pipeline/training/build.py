@@ -23,7 +23,7 @@ from pipeline.training.callbacks import AdaptiveCosine, LearningRate, Plateau
 from pipeline.training.loop import Plan
 from pipeline.training.losses import build_loss
 from pipeline.training.optimizers import build_optimizer
-from pipeline.training.schedules import build_schedule
+from pipeline.training.schedules import adaptive_cycles, build_schedule
 
 PART_OF_FULL = 512
 """Images of a full batch that are computed at once, where the config does not say."""
@@ -145,7 +145,7 @@ def learning_rate(config: Config, plan: Plan) -> LearningRate | AdaptiveCosine |
             return AdaptiveCosine(
                 highest=peak,
                 lowest=peak * options.floor,
-                cycle_epochs=options.cycle_epochs,
+                ends=adaptive_cycles(options, plan.epochs[1] - plan.epochs[0]),
                 factor=options.factor,
             )
         case PlateauOptions():

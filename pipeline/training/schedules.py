@@ -1,9 +1,12 @@
 """Learning-rate schedules: pure functions of the step."""
 
 import math
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 from pipeline.options.schedules import (
+    AdaptiveCosineOptions,
     ByStepOptions,
     ConstantOptions,
     CosineOptions,
@@ -13,6 +16,8 @@ from pipeline.options.schedules import (
     OneCycleOptions,
     PolynomialOptions,
     StepOptions,
+    WarmupOptions,
+    cycle_ends,
 )
 
 Schedule = Callable[[int], float]
@@ -38,18 +43,22 @@ def cosine_decay(
     return peak * (floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2)
 
 
-def cosine_annealing(epoch: int, *, highest: float, lowest: float, cycle_epochs: int) -> float:
+def cosine_annealing(epoch: int, *, highest: float, lowest: float, ends: Sequence[int]) -> float:
     """Half a cosine in every cycle, from `highest` towards `lowest`, which a next epoch would have.
 
     Source: Loshchilov and Hutter, "SGDR", 2017, equation 5, by whole epochs.
+
+    Args:
+        epoch: counted from 0; one behind the last cycle has the lowest rate.
+        ends: epochs after which the cycles end.
     """
-    progress = epoch % cycle_epochs / cycle_epochs
+    progress = _place(epoch, ends)[1]
     return lowest + (highest - lowest) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def step_decay(epoch: float, *, peak: float, every: int, factor: float) -> float:
-    """`peak * factor ** floor(epoch / every)`."""
-    return peak * math.pow(factor, math.floor(epoch / every))
+def step_decay(step: int, *, peak: float, every: int, factor: float) -> float:
+    """`peak * factor ** floor(step / every)`."""
+    return peak * math.pow(factor, step // every)
 
 
 def exponential_decay(epoch: float, *, peak: float, factor: float) -> float:
@@ -79,22 +88,19 @@ def polynomial_decay(
 
 
 def cosine_restarts(
-    epoch: float, *, peak: float, cycle: int, multiplier: float, decay: float, floor: float
+    step: int, *, peak: float, ends: Sequence[float], decay: float, floor: float
 ) -> float:
     """Half a cosine in every cycle, which ends at `peak * floor`; the next begins anew.
 
     Source: Loshchilov and Hutter, "SGDR", 2017, equation 5 and section 3.
 
     Args:
-        cycle: epochs of the first one; each is `multiplier` times as long as the one before.
+        step: counted from 0; one behind the last cycle has the lowest rate.
+        ends: steps after which the cycles end; those of no length are passed over.
         decay: share of its height above the floor that a cycle leaves to the next.
     """
-    number, length = 0, float(cycle)
-    while epoch >= length:
-        epoch -= length
-        length *= multiplier
-        number += 1
-    share = floor + (math.pow(decay, number) - floor) * (1 + math.cos(math.pi * epoch / length)) / 2
+    number, progress = _place(step, ends)
+    share = floor + (math.pow(decay, number) - floor) * (1 + math.cos(math.pi * progress)) / 2
     return peak * max(share, floor)
 
 
@@ -122,12 +128,8 @@ def build_schedule(
         case ConstantOptions():
             return lambda step: peak
         case StepOptions():
-            return lambda step: step_decay(
-                step / steps_per_epoch,
-                peak=peak,
-                every=options.every_epochs,
-                factor=options.factor,
-            )
+            every = steps_between_falls(options, steps_per_epoch, steps)
+            return lambda step: step_decay(step, peak=peak, every=every, factor=options.factor)
         case ExponentialOptions():
             return lambda step: exponential_decay(
                 step / steps_per_epoch, peak=peak, factor=options.factor
@@ -141,7 +143,7 @@ def build_schedule(
                 step,
                 peak=peak,
                 total_steps=steps,
-                warmup_steps=round(options.warmup_epochs * steps_per_epoch),
+                warmup_steps=warmup_steps(options, steps_per_epoch, steps),
                 floor=options.floor,
                 power=options.power,
             )
@@ -150,17 +152,13 @@ def build_schedule(
                 step,
                 peak=peak,
                 total_steps=steps,
-                warmup_steps=round(options.warmup_epochs * steps_per_epoch),
+                warmup_steps=warmup_steps(options, steps_per_epoch, steps),
                 floor=options.floor,
             )
         case CosineRestartsOptions():
+            ends = restarts(options, steps_per_epoch, steps)
             return lambda step: cosine_restarts(
-                step / steps_per_epoch,
-                peak=peak,
-                cycle=options.cycle_epochs,
-                multiplier=options.multiplier,
-                decay=options.decay,
-                floor=options.floor,
+                step, peak=peak, ends=ends, decay=options.decay, floor=options.floor
             )
         case OneCycleOptions():
             return lambda step: one_cycle(
@@ -171,6 +169,45 @@ def build_schedule(
                 start=options.start,
                 end=options.end,
             )
+
+
+def warmup_steps(options: WarmupOptions, steps_per_epoch: int, steps: int) -> int:
+    """Steps of the warmup in a run of so many steps."""
+    if options.warmup_epochs is not None:
+        return round(options.warmup_epochs * steps_per_epoch)
+    return round((options.warmup or 0.0) * steps)
+
+
+def steps_between_falls(options: StepOptions, steps_per_epoch: int, steps: int) -> int:
+    """Steps after which the rate falls, again and again: at least one."""
+    if options.every_epochs is not None:
+        return options.every_epochs * steps_per_epoch
+    return max(1, round((options.every or 1) * steps))
+
+
+def restarts(options: CosineRestartsOptions, steps_per_epoch: int, steps: int) -> list[float]:
+    """Steps after which the cycles end; the last is the run's, or behind it."""
+    if options.cycle_epochs is not None:
+        return cycle_ends(options.cycle_epochs * steps_per_epoch, options.multiplier, steps)
+    lengths = [options.multiplier**number for number in range(options.cycles or 1)]
+    return [round(end / sum(lengths) * steps) for end in accumulate(lengths)]
+
+
+def adaptive_cycles(options: AdaptiveCosineOptions, epochs: int) -> list[int]:
+    """Epochs after which the cycles end; the last is the run's."""
+    if options.cycle_epochs is not None:
+        return list(range(options.cycle_epochs, epochs + 1, options.cycle_epochs))
+    cycles = min(options.cycles or 1, epochs)
+    return [round(number / cycles * epochs) for number in range(1, cycles + 1)]
+
+
+def _place(position: int, ends: Sequence[float]) -> tuple[int, float]:
+    """The cycle that a step or an epoch lies in, and the share of it that is over."""
+    number = bisect_right(ends, position)
+    if number == len(ends):
+        return max(0, number - 1), 1.0
+    start = ends[number - 1] if number else 0
+    return number, (position - start) / (ends[number] - start)
 
 
 def _progress(step: int, steps: int) -> float:

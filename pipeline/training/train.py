@@ -19,6 +19,7 @@ from pipeline.training.loop import NotFiniteError, Training
 from pipeline.training.phases import Phase, Phases
 from pipeline.training.warm_start import start_from
 from serve.atomic import atomic_path, remove, write_text
+from serve.rounding import share, significant
 
 
 def train(
@@ -74,7 +75,9 @@ def train(
             seconds=round(seconds, 1),
         ),
     )
-    return f"best {config.train.monitor} {best.value:.4f} in epoch {best.epoch + 1}"
+    monitor, count = config.train.monitor, len(data.indices("validation"))
+    shown = share(best.value, count) if monitor == "val_accuracy" else significant(best.value)
+    return f"best {monitor} {shown} in epoch {best.epoch + 1}"
 
 
 def _run(phases: Phases, checkpoints: Checkpoints, run: RunDirectory) -> None:

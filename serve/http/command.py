@@ -144,6 +144,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         access_log=options.access_log,
         limits=limits.limits(options),
         description=description(options),
+        thresholds=options.threshold or (),
     )
 
 

@@ -7,7 +7,9 @@ import re
 from typing import Annotated, Any, get_type_hints
 
 from serve.http.messages import busy
+from serve.image_spec import MOST_PIXELS
 
+MODELS_OWN = "model"
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 _UNITS = {"": 1, "KIB": KIB, "MIB": MIB, "GIB": GIB, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -20,7 +22,9 @@ class Limits:
     max_json: Annotated[int, "bytes", "JSON in one request; the rest can be binary"] = 4 * MIB
     max_json_depth: Annotated[int, "", "how deep JSON may be nested"] = 32
     max_head: Annotated[int, "bytes", "request line and headers"] = 32 * KIB
-    max_pixels: Annotated[int, "", "pixels of one encoded image"] = 50_000_000
+    max_pixels: Annotated[
+        int | None, "pixels", "pixels of one encoded image, whatever the model's own limit says"
+    ] = None
     max_images: Annotated[int, "", "images in one request"] = 1024
     max_tensors: Annotated[int, "", "input tensors, and outputs, in one request"] = 16
     max_connections: Annotated[int, "", "open connections"] = 4000
@@ -76,6 +80,16 @@ def count(text: str) -> int:
     return number
 
 
+def pixel_count(text: str) -> int | None:
+    """None leaves it to each model."""
+    if text == MODELS_OWN:
+        return None
+    number = count(text)
+    if number > MOST_PIXELS:
+        raise ValueError
+    return number
+
+
 def byte_count(text: str) -> int:
     match = re.fullmatch(r"(\d+)\s*([A-Z]*)", text.upper())
     if not match or match[2] not in _UNITS or int(match[1]) < 1:
@@ -91,18 +105,22 @@ def seconds(text: str) -> float:
 
 
 # For the error of a command line.
+pixel_count.__name__ = f"an integer from 1 to {MOST_PIXELS}, or {MODELS_OWN}"
 count.__name__ = "an integer of at least 1"
 byte_count.__name__ = "a size, as in 64MiB"
 seconds.__name__ = "a number of seconds above 0"
 
 _READ: dict[str, tuple[Any, str]] = {
     "": (count, "INT"),
+    "pixels": (pixel_count, "INT"),
     "bytes": (byte_count, "SIZE"),
     "seconds": (seconds, "SECONDS"),
 }
 
 
 def _shown(value: Any, unit: str) -> str:
+    if unit == "pixels":
+        return MODELS_OWN if value is None else str(value)
     if unit == "bytes":
         return f"{value // MIB}MiB" if value % MIB == 0 else f"{value // KIB}KiB"
     return f"{value:g}" if unit == "seconds" else str(value)

@@ -11,6 +11,7 @@ from serve.http.messages import FORM, JSON, OCTETS
 from serve.http.openapi_schemas import Schema, array, binary, integer, number, ref, schemas, text
 from serve.http.predict import TOP
 from serve.http.protocol import DEFAULT_PRIORITY, LOWEST_PRIORITY
+from serve.image_formats import READABLE
 
 TAGS = {
     "predict": "An image in, labels out.",
@@ -65,6 +66,12 @@ def document(limits: Limits, models: Sequence[str] = ()) -> dict[str, Any]:
     }
 
 
+def _pixels(limits: Limits) -> str:
+    if limits.max_pixels is None:
+        return "as many pixels as its model allows"
+    return f"{limits.max_pixels:,} pixels at most"
+
+
 def _about(limits: Limits) -> str:
     return f"""
 Bundles that Lockstep exported, behind HTTP. To try it:
@@ -79,8 +86,8 @@ HEAD is answered wherever GET is, and OPTIONS everywhere. Bodies may be packed w
 
 Limits of this server: bodies of {limits.max_body:,} bytes, packed or unpacked, of which
 {limits.max_json:,} may be JSON, nested {limits.max_json_depth} deep; {limits.max_images:,} images
-in a request, of {limits.max_pixels:,} pixels each, if the model does not set fewer. An API key is
-asked for only where the server was started with `--api-keys`.
+in a request, each of {_pixels(limits)}. An API key is asked for only where the server was
+started with `--api-keys`.
 """.strip()
 
 
@@ -103,7 +110,8 @@ def _paths() -> dict[str, Schema]:
             parameters=["of-model", "of-version", "top", "priority", "timeout"],
             body={
                 "description": "The image itself, or a form with any number of files; the names "
-                "of its fields do not matter. JPEG, PNG, WebP, BMP and GIF are read, whatever "
+                "of its fields do not matter. "
+                f"{READABLE} are read (HEIC where the server has pillow-heif), whatever "
                 "`Content-Type` says.",
                 "required": True,
                 "content": {
@@ -250,6 +258,9 @@ def _paths() -> dict[str, Schema]:
 _PREDICT = """
 As simple as it gets: `curl --data-binary @shoe.jpg localhost:8000/predict`, or
 `curl -F a=@shoe.jpg -F b=@bag.jpg localhost:8000/predict` for several.
+
+A multi-label model, where each label has a probability of its own, answers with `labels`: all that
+reach their threshold, so none, one or several.
 
 In a form, a file that cannot be read gets an `error` in its place; the others are answered.
 `Server-Timing` says how long decoding, waiting and computing took, in milliseconds.

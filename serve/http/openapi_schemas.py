@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from serve.bundle import FORMAT, INPUT, OUTPUT, PRECISIONS
+from serve.bundle import FORMAT, INPUT, OUTPUT, PRECISIONS, STATUSES, TASKS
 from serve.http.limits import Limits
 from serve.http.protocol import DEFAULT_PRIORITY, LOWEST_PRIORITY
 from serve.http.v2 import EXTENSIONS, PLATFORM
+from serve.image_formats import READABLE
 from serve.image_spec import MOST_SIDE, RESAMPLINGS, RESIZES
 
 Schema = dict[str, Any]
@@ -85,7 +86,26 @@ _PREDICTION = {
             ],
             "uncertain": False,
         },
-        {"name": "notes.txt", "error": "not an image: expected JPEG, PNG, WEBP, BMP, GIF"},
+        {"name": "notes.txt", "error": f"not an image: expected {READABLE}"},
+    ],
+}
+
+_MULTI_LABEL_PREDICTION = {
+    "model": "street",
+    "version": "1",
+    "results": [
+        {
+            "name": "crossing.jpg",
+            "labels": [
+                {"label": "car", "probability": 0.97, "threshold": 0.5},
+                {"label": "bicycle", "probability": 0.62, "threshold": 0.5},
+            ],
+            "top": [
+                {"label": "car", "probability": 0.97, "threshold": 0.5},
+                {"label": "bicycle", "probability": 0.62, "threshold": 0.5},
+                {"label": "bus", "probability": 0.08, "threshold": 0.5},
+            ],
+        },
     ],
 }
 
@@ -107,6 +127,26 @@ def _people() -> dict[str, Schema]:
             top=array(ref("Label"), "The most probable classes, best first.", minItems=1),
             uncertain=boolean("The probability is below the bundle's rejection threshold."),
         ),
+        "LabelOfSeveral": record(
+            "A label of a multi-label model, whose probability stands for itself.",
+            label=text("Its name."),
+            probability=number("From 0 to 1.", minimum=0),
+            threshold=number("From this probability on, an image has it.", minimum=0, maximum=1),
+        ),
+        "MultiLabelled": record(
+            "An image that was read by a multi-label model.",
+            name=name,
+            labels=array(
+                ref("LabelOfSeveral"),
+                "Every label whose probability reaches its threshold, most probable first: none, "
+                "one or several.",
+            ),
+            top=array(
+                ref("LabelOfSeveral"),
+                "The most probable labels, best first, whether the image has them or not.",
+                minItems=1,
+            ),
+        ),
         "Unreadable": record(
             "A file that could not be read. Those beside it are answered.",
             name=text("The file's name."),
@@ -117,9 +157,12 @@ def _people() -> dict[str, Schema]:
                 "One result for each image, in the order in which they were sent.",
                 model=text(),
                 version=text(),
-                results=array({"anyOf": [ref("Labelled"), ref("Unreadable")]}, minItems=1),
+                results=array(
+                    {"anyOf": [ref("Labelled"), ref("MultiLabelled"), ref("Unreadable")]},
+                    minItems=1,
+                ),
             ),
-            "examples": [_PREDICTION],
+            "examples": [_PREDICTION, _MULTI_LABEL_PREDICTION],
         },
     }
 
@@ -215,7 +258,8 @@ def _infer(limits: Limits) -> dict[str, Schema]:
             inputs=array({"anyOf": [ref("EncodedImages"), ref("Pixels")]}, minItems=1, maxItems=1),
         ),
         "Probabilities": record(
-            "Probabilities of every class, image after image.",
+            "Probabilities of every class, image after image. They sum to 1 for each image, but "
+            "not those of a multi-label model.",
             **described,
             datatype={"const": "FP32"},
             data=array(number(minimum=0)),
@@ -290,9 +334,12 @@ def _models() -> dict[str, Schema]:
                 ),
             ),
             parameters=record(
+                "",
+                {"thresholds": words},
                 intra_op_num_threads=words,
                 largest_slice=words,
                 encoded_images=words,
+                task=words,
             ),
         ),
         "Duration": duration,
@@ -367,6 +414,21 @@ def _document() -> Schema:
         created=text("When, as ISO 8601 in UTC."),
         dataset_fingerprint=text("SHA-256 of the images that it was trained on."),
         config_hash=text("SHA-256 of the options that it was made with."),
+        task=text(
+            "Whether an image has one label of several, or any number of them.", enum=[*TASKS]
+        ),
+        thresholds=array(
+            share, "Multi-label: from which probability on an image has a label. Else empty."
+        ),
+        verdict=array(
+            record(
+                "One finding about what the model is worth.",
+                name=text("What was looked at."),
+                status=text("unknown where there are too few images to tell.", enum=[*STATUSES]),
+                text=text("The finding, with its figures."),
+            ),
+            "Whether the model is any good, apart from being the same everywhere.",
+        ),
     )
 
 

@@ -15,6 +15,7 @@ from serve.http.protocol import DEFAULT_PRIORITY, LOWEST_PRIORITY
 from serve.http.served import Served
 from serve.http.service import Service
 from serve.images import ImageError
+from serve.multi_label import MULTI_LABEL, has_labels
 
 TOP = 5
 FIELDS = ("model", "version", "top", "priority", "timeout")
@@ -65,24 +66,47 @@ def _response(
         else {"name": name, **_result(served, next(remaining), top)}
         for name, image in zip(names, found, strict=True)
     ]
-    is_readable = any("label" in result for result in results)
+    is_readable = any("error" not in result for result in results)
     document = {"model": served.name, "version": served.version, "results": results}
     return json_response(document, 200 if is_readable else 422)
 
 
 def _result(served: Served, probabilities: NDArray[np.float32], top: int) -> dict[str, Any]:
+    if served.document.task == MULTI_LABEL:
+        return _multi_label_result(served, probabilities, top)
     names, rejection = served.document.class_names, served.document.rejection
     best = np.argsort(-probabilities, kind="stable")[:top]
     ranked = [
-        # As the shortest text that reads back as the same float32.
-        {"label": names[index], "probability": float(str(probabilities[index]))}
-        for index in best
+        {"label": names[index], "probability": _number_of(probabilities[index])} for index in best
     ]
     return {
         **ranked[0],
         "top": ranked,
         "uncertain": bool(rejection and probabilities[best[0]] < rejection.threshold),
     }
+
+
+def _multi_label_result(
+    served: Served, probabilities: NDArray[np.float32], top: int
+) -> dict[str, Any]:
+    """All labels of the image, and the most probable ones whether it has them or not."""
+    names, thresholds = served.document.class_names, served.document.thresholds
+    given = has_labels(probabilities, thresholds)
+
+    def described(index: np.intp) -> dict[str, Any]:
+        value, threshold = _number_of(probabilities[index]), thresholds[index]
+        return {"label": names[index], "probability": value, "threshold": threshold}
+
+    order = np.argsort(-probabilities, kind="stable")
+    return {
+        "labels": [described(index) for index in order if given[index]],
+        "top": [described(index) for index in order[:top]],
+    }
+
+
+def _number_of(value: np.float32) -> float:
+    """As the shortest text that reads back as the same float32."""
+    return float(str(value))
 
 
 def served_by(service: Service, request: Request) -> Served:

@@ -21,6 +21,8 @@ from serve.http.limits import Limits, Memory
 from serve.http.statistics import Statistics
 from serve.http.tuning import Trial, Wishes, call_seconds, tune
 from serve.images import ImageError, read_image
+from serve.multi_label import MULTI_LABEL
+from serve.probabilities import are_shares, sums_to_one
 
 QUEUE_SECONDS = 0.1
 """Work that may wait, where the user sets no other bound: nobody waits much longer than this."""
@@ -45,30 +47,45 @@ class Opened:
 
 
 def open_model(
-    path: Path, description: Description | None, wishes: Wishes, plan: Plan | None = None
+    path: Path,
+    description: Description | None,
+    wishes: Wishes,
+    plan: Plan | None = None,
+    *,
+    thresholds: Sequence[float] = (),
 ) -> Opened:
     """Open a file and prove that it answers; takes up to a second.
 
     Args:
         plan: how an earlier version runs, so that nothing is measured while others are served,
             unless this version is much slower.
+        thresholds: as in `Classifier`.
 
     Raises:
         BundleError: it is no model, or its answers are no probabilities.
     """
 
     def open_classifier(threads: int) -> Classifier:
-        return Classifier(path, threads=threads, description=description)
+        return Classifier(path, threads=threads, description=description, thresholds=thresholds)
 
     opened = Opened(open_classifier(plan.threads), plan) if plan else None
     if opened is None or not _fits(opened):
         opened = Opened(*tune(open_classifier, wishes))
     for size in {1, opened.plan.batch}:
         shape = (size, *opened.classifier.document.image.shape)
-        answer = opened.classifier.predict(np.zeros(shape, np.uint8))
-        if (answer < 0).any() or (np.abs(answer.sum(axis=1) - 1) > 1e-3).any():
-            raise BundleError(f"{path}: expected probabilities that sum to 1 for every image")
+        answers = opened.classifier.predict(np.zeros(shape, np.uint8))
+        _check(answers, opened.classifier)
     return opened
+
+
+def _check(answers: NDArray[np.float32], classifier: Classifier) -> None:
+    if classifier.document.task == MULTI_LABEL:
+        if not are_shares(answers):
+            raise BundleError(f"{classifier.path}: expected probabilities between 0 and 1")
+    elif not sums_to_one(answers):
+        raise BundleError(
+            f"{classifier.path}: expected probabilities that sum to 1 for every image"
+        )
 
 
 def _fits(opened: Opened) -> bool:
@@ -106,7 +123,7 @@ class Served:
         self.statistics = Statistics()
         self._memory, self._threads = memory, threads
         spec = self.document.image
-        self._spec = dataclasses.replace(spec, max_pixels=min(spec.max_pixels, limits.max_pixels))
+        self._spec = dataclasses.replace(spec, max_pixels=limits.max_pixels or spec.max_pixels)
         by_time = max(FEWEST_QUEUED, round(QUEUE_SECONDS / self.plan.seconds_per_image))
         self._batcher = Batcher(
             self.classifier.predict, self.plan, max_queue or by_time, threads, self._observe_call

@@ -69,6 +69,7 @@ class Settings:
     access_log: str
     limits: Limits
     description: Description | None
+    thresholds: Sequence[float]
 
 
 Change = Callable[[Repository, str, str], Awaitable[None]]
@@ -210,7 +211,9 @@ def _repository(settings: Settings, memory: Memory, unloaded: Iterable[str]) -> 
     threads = ThreadPoolExecutor(settings.wishes.cores, "work")
 
     def open_file(path: Path, plan: Plan | None) -> Opened:
-        return open_model(path, settings.description, settings.wishes, plan)
+        return open_model(
+            path, settings.description, settings.wishes, plan, thresholds=settings.thresholds
+        )
 
     def serve(name: str, version: int, opened: Opened) -> Served:
         return Served(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 import serve
-from serve.bundle import INPUT, OUTPUT
+from serve.bundle import INPUT, OUTPUT, BundleDocument
 from serve.http.batcher import SLICE, Timing
 from serve.http.messages import OCTETS, HttpError, Request, Response, json_response
 from serve.http.protocol import (
@@ -107,9 +107,18 @@ async def model_config(service: Service, request: Request) -> Response:
                 "intra_op_num_threads": {"string_value": str(plan.threads)},
                 "largest_slice": {"string_value": str(SLICE)},
                 "encoded_images": {"string_value": f"{INPUT}: BYTES [batch]"},
+                "task": {"string_value": document.task},
+                **_thresholds(document),
             },
         }
     )
+
+
+def _thresholds(document: BundleDocument) -> dict[str, Any]:
+    """Of a multi-label model, in the order of its labels."""
+    if not document.thresholds:
+        return {}
+    return {"thresholds": {"string_value": ",".join(map(str, document.thresholds))}}
 
 
 async def model_statistics(service: Service, request: Request) -> Response:

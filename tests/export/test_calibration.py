@@ -1,20 +1,17 @@
-"""Temperature, calibration error and threshold, against slow and plain ways to find the same."""
+"""Calibration error and threshold, against slow and plain ways to find the same."""
 
 import json
-import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from export import calibration
 from export.calibration import (
     BINS,
-    TEMPERATURES,
     Bin,
-    calibration_figures,
+    error_by_chance,
     expected_calibration_error,
-    fit_temperature,
     reliability,
     selective_accuracy,
     threshold_for,
@@ -38,128 +35,6 @@ def sampled(
     shares = softmax(logits / temperature).cumsum(axis=1)
     labels = (generator.random((count, 1)) > shares[:, :-1]).sum(axis=1)
     return logits, labels
-
-
-def platt_loss(logits: Logits, labels: Labels, temperature: float) -> float:
-    """The cross-entropy with Platt's targets, one example and one class after the other."""
-    count, classes = logits.shape
-    total = 0.0
-    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
-        scaled = [value / temperature for value in row]
-        largest = max(scaled)
-        normalizer = largest + math.log(sum(math.exp(value - largest) for value in scaled))
-        for index, value in enumerate(scaled):
-            certain, doubt = (count + 1) / (count + 2), 1 / (count + 2)
-            target = certain if index == label else doubt / (classes - 1)
-            total -= target * (value - normalizer)
-    return total / count
-
-
-@pytest.mark.parametrize("classes", [2, 10])
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
-def test_a_known_temperature_is_found_again(temperature: float, classes: int) -> None:
-    logits, labels = sampled(temperature, 40_000, classes)
-    assert fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.04)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_no_temperature_on_a_grid_is_better(seed: int) -> None:
-    generator = np.random.default_rng(seed)
-    logits, labels = sampled(float(generator.uniform(0.3, 4)), 60, classes=4, seed=seed)
-    found = fit_temperature(logits, labels)
-    grid = np.geomspace(*TEMPERATURES, 500)
-    losses = [platt_loss(logits, labels, temperature) for temperature in grid]
-    assert platt_loss(logits, labels, found) <= min(losses) + 1e-7
-    best = grid[int(np.argmin(losses))]
-    assert found == pytest.approx(best, rel=0.02)
-
-
-@pytest.mark.parametrize("count", [1, 2, 5, 50])
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 10.0, 1e4])
-def test_a_split_without_a_mistake_does_not_make_it_infinitely_sure(
-    count: int, scale: float
-) -> None:
-    labels = np.arange(count) % 3
-    logits = (scale * np.eye(3, dtype=np.float32))[labels]
-    temperature = fit_temperature(logits, labels)
-    assert TEMPERATURES[0] <= temperature <= TEMPERATURES[1]
-    probabilities = softmax(logits / temperature)
-    if TEMPERATURES[0] * 1.01 < temperature < TEMPERATURES[1] * 0.99:
-        # The best that one temperature can do is what Platt's targets say.
-        np.testing.assert_allclose(probabilities.max(axis=1), (count + 1) / (count + 2), rtol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("logits", "labels"),
-    [
-        (np.zeros((4, 3), np.float32), np.array([0, 1, 2, 0])),
-        (np.array([[5.0, 0.0], [5.0, 0.0]], np.float32), np.array([1, 1])),
-        (np.array([[1e30, -1e30]], np.float32), np.array([0])),
-        (np.array([[1e30, -1e30]], np.float32), np.array([1])),
-    ],
-    ids=["undecided", "all wrong", "huge and right", "huge and wrong"],
-)
-def test_the_temperature_stays_within_its_bounds(logits: Logits, labels: Labels) -> None:
-    temperature = fit_temperature(logits, labels)
-    assert TEMPERATURES[0] <= temperature <= TEMPERATURES[1]
-    assert temperature == round(temperature, 6)
-
-
-def test_always_wrong_and_sure_of_it_gets_the_highest_temperature() -> None:
-    logits = np.array([[9.0, 0.0]] * 20, np.float32)
-    assert fit_temperature(logits, np.ones(20, np.int64)) == pytest.approx(
-        TEMPERATURES[1], rel=0.01
-    )
-
-
-def test_the_fit_does_not_change_its_inputs_and_gives_the_same_again() -> None:
-    logits, labels = sampled(2.0, 200)
-    before = logits.copy(), labels.copy()
-    assert fit_temperature(logits, labels) == fit_temperature(logits, labels)
-    np.testing.assert_array_equal(logits, before[0])
-    np.testing.assert_array_equal(labels, before[1])
-
-
-def test_no_temperature_changes_a_label() -> None:
-    from export.serving_function import probabilities_of
-
-    generator = np.random.default_rng(7)
-    logits = generator.normal(0, 4, (3000, 10)).astype(np.float32)
-    # Two numbers that are nearly the same can become the same, never change places.
-    for temperature in (*TEMPERATURES, *np.exp(generator.uniform(*np.log(TEMPERATURES), 20))):
-        probabilities = probabilities_of(logits, round(float(temperature), 6))
-        rows, best = np.arange(3000), logits.argmax(axis=1)
-        np.testing.assert_array_equal(probabilities[rows, best], probabilities.max(axis=1))
-        clear = np.diff(np.sort(logits, axis=1)[:, -2:], axis=1)[:, 0] > 1e-3
-        assert clear.mean() > 0.99
-        np.testing.assert_array_equal(probabilities.argmax(axis=1)[clear], best[clear])
-
-
-@pytest.mark.parametrize("temperature", [0.05, 0.7, 3.0, 20.0])
-def test_the_exported_graph_labels_alike_with_and_without_temperature(
-    temperature: float, tmp_path: Path
-) -> None:
-    import keras
-    import onnxruntime
-
-    import models
-    from export.serving_function import serving_function
-    from export.to_onnx import convert
-    from models.options import LenetOptions
-
-    keras.utils.set_random_seed(1)
-    model = models.build(LenetOptions(), (8, 8, 1), 6, mean=[0.5], std=[0.25])
-    images = np.random.default_rng(2).integers(0, 256, (500, 8, 8, 1)).astype(np.uint8)
-    answers = []
-    for divisor in (1.0, temperature):
-        proto = convert(serving_function(model, divisor), (8, 8, 1))
-        session = onnxruntime.InferenceSession(proto.SerializeToString())
-        answers.append(session.run(["probabilities"], {"image": images})[0])
-    plain, scaled = answers
-    np.testing.assert_array_equal(plain.argmax(axis=1), scaled.argmax(axis=1))
-    expected = softmax(np.log(plain.astype(np.float64)) / temperature)
-    np.testing.assert_allclose(scaled, expected, atol=1e-4)
-    assert np.abs(plain - scaled).max() > 0.01
 
 
 def reference_bins(probabilities: NDArray[np.float32], labels: Labels, bins: int) -> list[Bin]:
@@ -247,17 +122,6 @@ def test_errors_in_one_bin_cancel_and_those_in_two_do_not() -> None:
     assert expected_calibration_error(apart) == pytest.approx((0.95 + 0.35) / 2)
 
 
-def test_the_fitted_temperature_makes_confidence_and_accuracy_meet() -> None:
-    logits, labels = sampled(2.5, 20_000)
-    temperature = fit_temperature(logits[:10_000], labels[:10_000])
-    before = softmax(logits[10_000:]).astype(np.float32)
-    after = softmax(logits[10_000:] / temperature).astype(np.float32)
-    figures = calibration_figures(before, after, labels[10_000:])
-    assert figures["before"]["ece"] > 0.1
-    assert figures["after"]["ece"] < 0.02
-    assert sum(item["examples"] for item in figures["after"]["bins"]) == 10_000
-
-
 CONFIDENCES = (0.9, 0.6, 0.8, 0.7, 0.55, 0.95, 0.65, 0.75, 0.85, 0.52)
 
 
@@ -305,3 +169,30 @@ def test_a_lower_coverage_never_lowers_the_threshold() -> None:
     assert thresholds == sorted(thresholds)
     assert thresholds[0] == probabilities.max(axis=1).min()
     assert thresholds[-1] == probabilities.max()
+
+
+@pytest.mark.parametrize("count", [20, 300, 9000])
+def test_chance_explains_the_error_of_a_calibrated_model_19_times_of_20(count: int) -> None:
+    """Held to draws of the whole figure, image by image."""
+    generator = np.random.default_rng(1)
+    confidence = generator.uniform(0.5, 1, count).astype(np.float32)
+    probabilities = np.stack([confidence, 1 - confidence], axis=1)
+    errors = [
+        expected_calibration_error(
+            reliability(probabilities, (generator.random(count) > confidence).astype(np.int64))
+        )
+        for _ in range(400)
+    ]
+    limit = error_by_chance(probabilities)
+    assert np.mean(np.array(errors) <= limit) == pytest.approx(0.95, abs=0.035)
+    assert limit == error_by_chance(probabilities)
+
+
+def test_the_sum_of_many_draws_is_as_wide_as_the_draws_themselves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    confidence = np.random.default_rng(2).uniform(0.5, 1, 4000).astype(np.float32)
+    probabilities = np.stack([confidence, 1 - confidence], axis=1)
+    drawn = error_by_chance(probabilities)
+    monkeypatch.setattr(calibration, "MANY", 10)
+    assert error_by_chance(probabilities) == pytest.approx(drawn, rel=0.06)

@@ -77,6 +77,43 @@ def test_a_flip_between_tied_classes_agrees() -> None:
     assert result.label_agreement == 1
 
 
+def test_a_third_label_does_not_agree_where_two_others_tie() -> None:
+    """Of two best that tie either may come first; no other label may."""
+    tied = np.array([[0.45, 0.45, 0.1]], np.float32)
+    answers = np.array([[[0.46, 0.44, 0.1]], [[0.44, 0.46, 0.1]], [[0.3, 0.3, 0.4]]], np.float32)
+    agreement = [
+        compare(tied, {"batches of 1": answer}, np.array([0]), NAMES).label_agreement
+        for answer in answers
+    ]
+    assert agreement == [1, 1, 0]
+    third = compare(tied, {"batches of 1": answers[2]}, np.array([0]), NAMES)
+    assert "1 labels differ" in third.reason
+
+
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-2])
+def test_a_label_agrees_if_the_reference_holds_it_for_one_of_its_best(tolerance: float) -> None:
+    """Any number of labels may tie; every possible answer to every row is tried."""
+    generator = np.random.default_rng(5)
+    rows = generator.dirichlet(np.ones(4), 40).astype(np.float32)
+    rows[:20, 1] = rows[:20].max(axis=1) - tolerance / 2
+    rows[:10, 2] = rows[:10, 1]
+    agreements = []
+    for label in range(4):
+        answer = np.repeat(np.eye(4, dtype=np.float32)[label][None], len(rows), axis=0)
+        for row in range(len(rows)):
+            found = compare(
+                rows[row : row + 1],
+                {"one": answer[row : row + 1]},
+                None,
+                "abcd",
+                tolerance=tolerance,
+            )
+            is_best = rows[row, label] >= rows[row].max() - tolerance
+            assert found.label_agreement == is_best
+            agreements.append(found.label_agreement)
+    assert sum(agreements) >= 55, "two or three best in many rows"
+
+
 @pytest.mark.parametrize("run", ["batches of 1", "batches of 7", "one thread"])
 def test_any_run_can_fail_and_the_worst_is_named(run: str) -> None:
     runs = {name: reference() for name in ("batches of 1", "batches of 7", "one thread")}

@@ -24,7 +24,7 @@ import models
 from export import quantize as module
 from export import quantizer
 from export.prepared_data import PreparedData, evenly_spaced
-from export.quantize import Quantization, quantize
+from export.quantize import Measurement, Quantization, measured, quantize
 from export.quantizer import METHODS, OPERATORS, WITH_WEIGHTS, Images, needs_reduced_range
 from export.run_directory import RunDirectory
 from export.serving_function import serving_function
@@ -36,14 +36,13 @@ from serve.bundle import BundleDocument
 from serve.classifier import Classifier
 from serve.image_spec import ImageSpec
 
-Measure = Callable[..., dict[str, dict[int, float]]]
 EditGraph = Callable[[Path, Callable[[onnx.ModelProto], None]], None]
 
 
-def latency(speedup: float, *others: float) -> dict[str, dict[int, float]]:
+def latency(speedup: float, *others: float) -> Measurement:
     """As measured: a speedup for batches of 1, and for batches of 32 if it differs."""
     last = others[0] if others else speedup
-    return {"float32": {1: 6.0, 32: 6.0}, "int8": {1: 6.0 / speedup, 32: 6.0 / last}}
+    return measured({1: [6.0] * 9, 32: [6.0] * 9}, {1: [6.0 / speedup] * 9, 32: [6.0 / last] * 9})
 
 
 @pytest.fixture
@@ -208,7 +207,10 @@ def test_the_record_says_what_was_done(int8_run: Path) -> None:
         "float32": {"1": 2.0, "32": 2.0},
         "int8": {"1": 1.0, "32": 1.0},
     }
+    assert record["latency_quartiles_ms"]["int8"] == {"1": [1.0, 1.0], "32": [1.0, 1.0]}
     assert record["chosen"]["speedup"] == {"1": 2.0, "32": 2.0}
+    assert record["chosen"]["speedup_low"] == {"1": 2.0, "32": 2.0}
+    assert record["was_busy"] is False
     assert record["validation_images"] == 143
     assert record["calibration_images"] == 512
 
@@ -520,8 +522,9 @@ def test_where_no_layer_in_float_helps_the_reason_is_the_accuracy(
     result = search()
     assert not result.kept
     assert result.reason == (
-        "less accurate wherever it is faster: accuracy from 90.00% to 52.00% at best, "
-        "cross-entropy from 0.100 to 0.480 nats; 0.5 points and 0.05 nats are allowed"
+        "less accurate wherever it is faster: accuracy on 143 validation images from 0.900 to "
+        "0.520 at best, cross-entropy from 0.100 to 0.480 nats; 0.5 points and 0.05 nats are "
+        "allowed"
     )
     assert not bundle.with_name("int8.onnx").exists()
     for operators in OPERATORS:  # each was tried in every way, and then relieved
@@ -539,7 +542,7 @@ def test_layers_in_float_that_cost_the_speed_end_the_relief(
     assert not result.kept
     assert [len(trial.kept_in_float) for trial in result.trials] == [0, 0, 0, 0, 0, 1]
     assert "less accurate wherever it is faster" in result.reason
-    assert "to 50.00%" in result.reason, "the slow trial does not count"
+    assert "to 0.500" in result.reason, "the slow trial does not count"
 
 
 def test_at_least_half_of_what_is_quantized_stays_so(

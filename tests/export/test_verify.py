@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,9 @@ def test_both_bundles_are_proven(int8: Path, capsys: pytest.CaptureFixture[str])
     assert main([str(int8), *FEW]) == 0
     result = parity(int8)
     assert result["int8"]["passed"]
-    assert set(result["int8"]["checks"]) == {"onnx", "batch", "server", "graph", "document"}
+    assert set(result["int8"]["checks"]) == {
+        *("onnx", "batch", "server", "graph", "document", "images")
+    }
     assert not names_of_failed(result["int8"]["checks"])
     assert result["int8"]["checks"]["onnx"]["max_difference"] > 1e-4, "that is no int8"
     assert {name: (int8 / name).read_bytes() for name in before} == before
@@ -375,9 +378,13 @@ def test_a_released_file_is_the_proven_one_with_its_figures(name: str, int8_run:
         assert after.parity[path]["label_agreement"] == checks[path]["label_agreement"]
     if name == "model":
         assert after.metrics == before.metrics
-    else:  # the accuracy of the float model is not its own
+        assert after.verdict == before.verdict
+    else:  # the accuracy of the float model is not its own, nor is the verdict on it
         assert after.metrics == {"accuracy": checks["onnx"]["accuracy"], "examples": 60}
-    unchanged = {"parity", "metrics"}
+        assert [asdict(item) for item in after.verdict[:-1]] == checks["onnx"]["verdict"]
+        assert after.verdict[-1] == before.verdict[-1], "how many validation images there are"
+        assert "60 images" in after.verdict[0].text
+    unchanged = {"parity", "metrics", "verdict"}
     fields = ({**document.to_json()} for document in (before, after))
     old, new = ({k: v for k, v in each.items() if k not in unchanged} for each in fields)
     assert old == new
@@ -495,3 +502,14 @@ def test_what_belongs_to_another_run_is_a_failed_check(
         shutil.copy(resized_original / what, run / what)
     names = {"saved_model"} if what == "saved_model" else {"onnx", "batch", "server", "document"}
     assert failed(run) == names
+
+
+def test_an_int8_bundle_is_not_kept_on_a_handful_of_images(int8_copy: Path) -> None:
+    """The same answers on 6 images exclude nothing: int8 may be wrong on every third image."""
+    with pytest.raises(ParityError, match="6 test images are too few"):
+        main([str(int8_copy), "--max-examples", "6"])
+    result = parity(int8_copy)
+    assert result["passed"]
+    assert names_of_failed(result["int8"]["checks"]) == {"images"}
+    assert not (int8_copy / "model.int8.onnx").exists()
+    assert (int8_copy / "model.onnx").exists()

@@ -17,8 +17,10 @@ from pipeline.recipe import (
     ConfigError,
     differing_keys,
     fingerprint,
+    flat,
     leaves,
     load_recipe,
+    parse_value,
     resolve,
     to_yaml,
 )
@@ -142,16 +144,54 @@ def test_a_recipe_may_name_the_form_after_its_options():
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("train.optimizer.beta_1", "0.5"), ("train.optimizer.rho", "0.5")]
+    ("arguments", "message"),
+    [
+        (
+            ["--train.optimizer.beta_1", "0.5"],
+            "train.optimizer.beta_1: train.optimizer.name momentum has no such option; "
+            "add --train.optimizer.name adam or adamw",
+        ),
+        (
+            ["--train.optimizer.rho", "0.5", "--train.optimizer.name", "sgd"],
+            "train.optimizer.rho: train.optimizer.name sgd has no such option; "
+            "add --train.optimizer.name rmsprop",
+        ),
+        (
+            ["--model.backbone", "ResNet50"],
+            "model.backbone: model.name cnn has no such option; add --model.name pretrained",
+        ),
+        (
+            ["--train.schedule.patience", "3"],
+            "train.schedule.patience: train.schedule.name cosine has no such option; "
+            "add --train.schedule.name plateau",
+        ),
+        (
+            ["--train.loss.gamma", "1"],
+            "train.loss.gamma: train.loss.name cross-entropy has no such option; "
+            "add --train.loss.name focal",
+        ),
+        (
+            ["--train.pretraining.epochs", "1"],
+            "train.pretraining.epochs: train.pretraining.name none has no such option; "
+            "add --train.pretraining.name contrastive",
+        ),
+    ],
 )
-def test_an_option_of_another_form_is_refused(key, value):
-    choice = key.rpartition(".")[0]
-    assert message_of(f"--{key}", value) == f"{key}: no option of the chosen {choice}.name"
+def test_an_option_of_another_form_says_which_form_has_it(arguments, message):
+    assert message_of(*arguments) == message
 
 
-def test_a_recipes_option_of_another_form_is_refused():
-    recipe = {"model": {"name": "lenet", "filters": [8]}}
-    assert recipe_message(recipe) == "model.filters: no option of the chosen model.name"
+def test_a_recipes_option_of_another_form_says_which_form_has_it(write_recipe):
+    recipe = write_recipe("model: {name: lenet, filters: [8]}")
+    assert message_of("--recipe", recipe) == (
+        f"{recipe}: model.filters: model.name lenet has no such option; add model.name cnn"
+    )
+
+
+def test_a_name_in_place_of_a_section_says_how_to_write_it():
+    assert recipe_message({"train": {"optimizer": "adam"}}).endswith(
+        "; got 'adam'; write train.optimizer: {name: adam}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -184,6 +224,85 @@ def test_an_unknown_architecture_lists_the_known_ones():
 )
 def test_an_unknown_option_names_the_nearest(option, nearest):
     assert message_of(option, "3") == f"unknown argument {option}; did you mean {nearest}?"
+
+
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    [
+        ("--train.learning_rate", "--train.optimizer.learning_rate"),
+        ("--learning_rate", "--train.optimizer.learning_rate"),
+        ("--learning-rate", "--train.optimizer.learning_rate"),
+        ("--lr", "--train.optimizer.learning_rate"),
+        ("--train.lr", "--train.optimizer.learning_rate"),
+        ("--train.optimizer.lr", "--train.optimizer.learning_rate"),
+        ("--optimizer.learning_rate", "--train.optimizer.learning_rate"),
+        ("--epochs", "--train.epochs"),
+        ("--Epochs", "--train.epochs"),
+        ("--batch_size", "--train.batch_size"),
+        ("--batch-size", "--train.batch_size"),
+        ("--train.batch-size", "--train.batch_size"),
+        ("--optimizer", "--train.optimizer.name"),
+        ("--train.optimizer", "--train.optimizer.name"),
+        ("--schedule", "--train.schedule.name"),
+        ("--model", "--model.name"),
+        ("--backbone", "--model.backbone"),
+        ("--weight_decay", "--train.optimizer.weight_decay"),
+        ("--image_size", "--prepare.image_size"),
+        ("--image-size", "--prepare.image_size"),
+        ("--warmup", "--train.schedule.warmup"),
+        ("--train.warmup_epochs", "--train.schedule.warmup_epochs"),
+        ("--patience", "--train.early_stopping"),
+        ("--model.learning_rate", "--train.optimizer.learning_rate"),
+        ("--beta_1", "--train.optimizer.beta_1"),
+        ("--output", "--run-dir"),
+        ("--augment.flip", "--augment.horizontal_flip or --augment.vertical_flip"),
+        (
+            "--train.temperature",
+            "--evaluate.temperature or --train.pretraining.temperature",
+        ),
+    ],
+)
+def test_a_wrong_prefix_or_the_word_of_other_tools_names_the_key(option, meant):
+    message = f"unknown argument {option}; did you mean {meant}?"
+    assert message_of(option, "1") == message
+    if not option.startswith("--Epochs"):
+        assert message_of(f"{option}=1") == message.replace(f"{option};", f"{option}=1;")
+
+
+@pytest.mark.parametrize("key", sorted({key for key, _ in leaves() if not key.endswith(".name")}))
+def test_the_end_of_every_key_leads_to_it_or_to_the_one_in_use(key):
+    leaf = key.rpartition(".")[2]
+    if leaf == key or leaf in ("optimizer", "decay", "patience"):  # words for other keys, too
+        return
+    message = message_of(f"--{leaf}", "1")
+    usual = flat(Config().model_dump())
+    same = [name for name, _ in leaves() if name.endswith(f".{leaf}")]
+    expected = {name for name in same if name in usual} or set(same)
+    assert expected & set(re.findall(r"--([\w.]+)", message.partition("did you mean")[2]))
+
+
+def test_several_values_after_an_option_are_one_word():
+    assert message_of("--model.filters", "8", "16", "32", "--seed", "1") == (
+        "unknown argument 16; several values are one word: --model.filters 8,16,32"
+    )
+    assert message_of("--seed", "1", "--prepare.image_size", "64", "64").endswith(
+        "several values are one word: --prepare.image_size 64,64"
+    )
+
+
+@pytest.mark.parametrize(
+    ("recipe", "key", "meant"),
+    [
+        ({"learning_rate": 0.1}, "learning_rate", "train.optimizer.learning_rate"),
+        ({"train": {"lr": 0.1}}, "train.lr", "train.optimizer.learning_rate"),
+        ({"train": {"learning_rate": 0.1}}, "train.learning_rate", "train.optimizer.learning_rate"),
+        ({"epochs": 3}, "epochs", "train.epochs"),
+        ({"optimizer": {"name": "adam"}}, "optimizer", "train.optimizer"),
+        ({"train": {"batch-size": 3}}, "train.batch-size", "train.batch_size"),
+    ],
+)
+def test_a_recipes_key_in_the_wrong_place_names_the_right_one(recipe, key, meant):
+    assert recipe_message(recipe) == f"unknown config key {key}; did you mean {meant}?"
 
 
 @pytest.mark.parametrize("words", [["quickly"], ["--zzzzzzzz", "1"]])
@@ -255,11 +374,76 @@ def test_a_bad_value_gives_one_line_with_key_value_and_expectation(option, value
     assert message_of(f"--{option}", value) == f"{option}: {message}"
 
 
-@pytest.mark.parametrize("value", ["[16]", "[16, 16, 1]", "[0, 16]", "16", "[a, b]"])
-def test_an_impossible_image_size_is_refused(value):
+SIZE_FORMS = "a side as 64, or height and width as 64x48, 64,48 or [64, 48]"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["[16]", "[16, 16, 1]", "[a, b]", "big", "64x", "64x48x3", "64.5", "-64", "true", "[64.0, 48]"],
+)
+def test_an_image_size_of_no_known_form_lists_the_forms(value, write_recipe):
+    message = message_of(f"--prepare.image_size={value}")
+    assert message.startswith(f"prepare.image_size: expected {SIZE_FORMS}; got ")
+    recipe = write_recipe(f"prepare: {{image_size: {value}}}")
+    assert message_of("--recipe", recipe) == f"{recipe}: {message}"
+
+
+@pytest.mark.parametrize("value", ["[0, 16]", "0", "5000", "64x5000"])
+def test_an_image_size_out_of_range_is_refused(value):
     message = message_of("--prepare.image_size", value)
-    assert message.startswith("prepare.image_size")
-    assert "\n" not in message
+    assert re.match(r"prepare.image_size.[01]: expected (greater|less) than or equal to", message)
+
+
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [
+        ("64", [64, 64]),
+        ("224x224", [224, 224]),
+        ("64X48", [64, 48]),
+        ("64×48", [64, 48]),
+        ("64 x 48", [64, 48]),
+        ("64,48", [64, 48]),
+        ("64, 48", [64, 48]),
+        ("64 48", [64, 48]),
+        ("[64,48]", [64, 48]),
+        ("(64, 48)", [64, 48]),
+    ],
+)
+def test_an_image_size_is_a_side_or_height_and_width(value, size, write_recipe):
+    assert parse(["--prepare.image_size", value]).config.prepare.image_size == size
+    quoted = value if value.startswith("[") or "," not in value else f'"{value}"'
+    recipe = write_recipe(f"prepare:\n  image_size: {quoted}\n")
+    assert parse(["--recipe", recipe]).config.prepare.image_size == size
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("model.filters", "8", [8]),
+        ("model.filters", "8,16", [8, 16]),
+        ("model.filters", "8, 16", [8, 16]),
+        ("model.filters", "[8, 16]", [8, 16]),
+        ("model.dense_units", "64", [64]),
+        ("model.dense_units", "[]", []),
+        ("model.convolutions", "2", 2),
+        ("model.convolutions", "1,1,2", [1, 1, 2]),
+        ("train.loss.class_weights", "1,0.5", [1.0, 0.5]),
+        ("train.loss.class_weights", "balanced", "balanced"),
+    ],
+)
+def test_a_list_may_be_written_without_brackets(option, value, expected, write_recipe):
+    assert flat(resolve({}, {option: parse_value(value, "")}).model_dump())[option] == expected
+    section, _, leaf = option.rpartition(".")
+    assert (
+        parse([f"--{option}", value]).config
+        == parse([f"--{section}.{leaf}", json.dumps(expected).strip('"')]).config
+    )
+
+
+@pytest.mark.parametrize("value", ["a", "8,", "8,x", "8;16"])
+def test_what_is_no_list_says_how_to_write_one(value):
+    message = message_of("--model.filters", value)
+    assert message == f"model.filters: expected a list, as 8,16 or [8, 16]; got {value!r}"
 
 
 @pytest.mark.parametrize(
@@ -375,7 +559,7 @@ def test_another_form_differs_in_its_name_and_in_what_only_one_of_them_has():
         Config().model_dump(), resolve({}, {"train.schedule.name": "constant"}).model_dump()
     ) == [
         "train.schedule.name cosine -> constant",
-        f"train.schedule.warmup_epochs {cosine.warmup_epochs} -> None",
+        f"train.schedule.warmup {cosine.warmup} -> None",
         f"train.schedule.floor {cosine.floor} -> None",
     ]
 
@@ -438,7 +622,7 @@ def test_every_sentence_ends_with_a_full_stop():
         ("data", "STR Source of images:"),
         ("train.epochs", "INT Passes over the training split. (default: 20)"),
         ("train.early_stopping", "INT Stop after"),
-        ("prepare.image_size", "[INT,...] Height and width"),
+        ("prepare.image_size", "[INT,...] Side, or height and width"),
         ("prepare.channels", "{1,3} 1 for grey"),
         ("prepare.resize", "{crop,pad,stretch} How another shape"),
         ("augment.horizontal_flip", "[BOOL] Mirror left and right"),

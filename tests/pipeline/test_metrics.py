@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn import metrics as sklearn
 
-from pipeline.evaluation.metrics import classification_figures, wilson_interval
+from pipeline.evaluation.metrics import classification_figures
 
 Answers = tuple[NDArray[np.int64], NDArray[np.float32]]
 
@@ -37,9 +37,11 @@ def test_agreement_with_scikit_learn(classes: int, examples: int, unused: int) -
         found["confusion_matrix"],
         sklearn.confusion_matrix(labels, predicted, labels=range(classes)),
     )
+    tested = sorted(set(labels.tolist()))
+    assert found["classes_tested"] == len(tested)
     for average in ("macro", "weighted"):
         precision, recall, f1, _ = sklearn.precision_recall_fscore_support(
-            labels, predicted, average=average, zero_division=0
+            labels, predicted, labels=tested, average=average, zero_division=0
         )
         assert found[f"precision_{average}"] == pytest.approx(precision)
         assert found[f"recall_{average}"] == pytest.approx(recall)
@@ -49,6 +51,9 @@ def test_agreement_with_scikit_learn(classes: int, examples: int, unused: int) -
     )
     for index, name in enumerate(names):
         figures = found["per_class"][name]
+        if index not in tested:
+            assert figures == {"precision": None, "recall": None, "f1": None, "examples": 0}
+            continue
         assert [figures[key] for key in ("precision", "recall", "f1", "examples")] == pytest.approx(
             [values[index] for values in each]
         )
@@ -73,15 +78,12 @@ def test_a_certain_and_wrong_answer_has_a_finite_loss() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"),
-    [
-        # Wilson score intervals as given by statsmodels' proportion_confint(method="wilson")
-        (98, 100, 0.929989, 0.994498),
-        (10, 10, 0.722467, 1.0),
-        (0, 10, 0.0, 0.277533),
-        (9250, 10000, 0.919672, 0.930002),
-    ],
-)
-def test_wilson_interval(successes: int, trials: int, low: float, high: float) -> None:
-    assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=2e-6)
+def test_a_class_without_images_is_not_tested_though_it_is_an_answer() -> None:
+    """It has no figures, and the macro figures are those of the others."""
+    labels = np.array([0, 0, 1, 1])
+    probabilities = np.eye(3, dtype=np.float32)[[0, 2, 1, 1]]
+    found = classification_figures(labels, probabilities, ["a", "b", "never"])
+    assert found["per_class"]["never"]["recall"] is None
+    assert found["per_class"]["never"]["examples"] == 0
+    assert (found["classes_tested"], found["recall_macro"]) == (2, 0.75)
+    assert found["precision_macro"] == 1

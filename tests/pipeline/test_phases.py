@@ -278,28 +278,33 @@ def test_time_that_is_over_leaves_a_model(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"train.schedule.warmup_epochs": 2.5}, "schedule.warmup_epochs: expected at most 2"),
+        (
+            {"train.schedule.warmup_epochs": 2.5},
+            "train.schedule.warmup_epochs: expected at most 2, the epochs of the run, got 2.5; "
+            "give a share of the run instead, as warmup: 0.05",
+        ),
         (
             {"train.schedule.warmup_epochs": 1.5, "train.frozen_epochs": 1},
-            "schedule.warmup_epochs: expected at most 1, the epochs of the run, got 1.5",
+            "train.schedule.warmup_epochs: expected at most 1, the epochs after the frozen ones, "
+            "got 1.5",
         ),
         (
             {"train.schedule": {"name": "step", "every_epochs": 3}},
-            "schedule.every_epochs: expected at most 2, the",
+            "train.schedule.every_epochs: expected at most 2, the epochs of the run, got 3",
         ),
         (
             {"train.schedule": {"name": "cosine-restarts", "cycle_epochs": 2}, "train.epochs": 9},
-            "cycles end after 6 or 14 epochs, and the run has 9",
+            "a cycle to end after 9, the epochs of the run; got ends after 6 or 14; give cycles: 3",
         ),
         (
             {"train.schedule": {"name": "cosine-restarts", "cycle_epochs": 3}},
-            "cycles end after 3 epochs, and the run has 2",
+            "end after 2, the epochs of the run; got ends after 3",
         ),
         (
             {"train.schedule": {"name": "adaptive-cosine", "cycle_epochs": 4}, "train.epochs": 10},
-            "cycles end after 8 or 12 epochs, and the run has 10",
+            "end after 10, the epochs of the run; got ends after 8 or 12",
         ),
-        ({"train.frozen_epochs": 3}, "frozen_epochs: expected at most 2"),
+        ({"train.frozen_epochs": 3}, "train.frozen_epochs: expected at most 2"),
         ({"train.batch_size": 1, "augment.mixup": 0.2}, "expected a train.batch_size of 2 or more"),
         (
             {"train.pretraining": {"name": "contrastive"}, "train.batch_size": "full"},

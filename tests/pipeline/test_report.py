@@ -1,5 +1,6 @@
 """The report, opened in a real browser."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,12 @@ def test_the_page_is_complete(
     page.goto((trained_run / "report.html").as_uri())
     assert page.locator("h1").inner_text().startswith("digits")
     assert page.get_by_text("proof passed").is_visible()
+    verdict = json.loads((trained_run / "metrics.json").read_bytes())["verdict"]
+    assert len(verdict) == 6
+    for finding in verdict:
+        item = page.locator(".verdict li", has_text=finding["text"])
+        assert item.locator("b").inner_text() == finding["status"]
+    assert page.get_by_role("link", name="model: ").get_attribute("href") == "#verdict"
     drawn = page.locator("svg.plot")
     assert drawn.count() == 5
     for index in range(5):
@@ -41,7 +48,7 @@ def test_the_page_is_complete(
     assert pictures.count() > 0
     assert pictures.first.evaluate("image => image.naturalWidth") == 8
     assert page.get_by_text("python -m serve.batch").is_visible()
-    assert page.get_by_text("Expected calibration error").is_visible()
+    assert page.get_by_text("Expected calibration error on 359").is_visible()
     page.get_by_text("What was tried").click()
     assert page.get_by_text("nothing (float32)").is_visible()
     assert problems == []
@@ -63,6 +70,52 @@ def test_names_from_outside_are_escaped(run_copy: Path, page: Page, problems: li
     page.goto((run_copy / "report.html").as_uri())
     assert page.title() != "owned"
     assert page.locator("th", has_text=evil).count() > 0
+    assert problems == []
+
+
+def test_a_useless_model_has_no_green_badge_but_that_of_its_proof(
+    run_copy: Path, page: Page, problems: list[str]
+) -> None:
+    run = RunDirectory(run_copy)
+    metrics = json.loads(run.metrics.read_bytes())
+    bad = {"name": "more than one answer", "status": "bad", "text": "all answers are '3'"}
+    metrics["verdict"][1] = bad
+    run.metrics.write_text(json.dumps(metrics))
+    run.requirements.write_text('[{"text": "accuracy>=0.99: accuracy is 0.1", "met": false}]')
+    write_report(resolve(load_recipe("digits"), {}), run)
+    page.goto(run.report.as_uri())
+    badges = page.locator("h1 .badge")
+    assert badges.all_inner_texts() == [
+        "proof passed",
+        "model: bad",
+        "not released: requirements not met",
+    ]
+    assert ["good" in (badge.get_attribute("class") or "") for badge in badges.all()] == [
+        True,
+        False,
+        False,
+    ]
+    assert page.get_by_text("bad in 1 of 6 respects").is_visible()
+    assert (
+        page.locator(".verdict li", has_text="accuracy is 0.1").inner_text().startswith("not met")
+    )
+    assert problems == []
+
+
+def test_a_class_without_test_images_is_not_tested(
+    run_copy: Path, page: Page, problems: list[str]
+) -> None:
+    run = RunDirectory(run_copy)
+    metrics = json.loads(run.metrics.read_bytes())
+    nothing = {"precision": None, "recall": None, "f1": None, "examples": 0}
+    metrics["per_class"]["7"] = nothing
+    metrics["classes_tested"] = 9
+    run.metrics.write_text(json.dumps(metrics))
+    write_report(resolve(load_recipe("digits"), {}), run)
+    page.goto(run.report.as_uri())
+    row = page.locator("#classes + .card tbody tr").nth(7)
+    assert row.locator("td").all_inner_texts()[:3] == ["7", "not tested", "0"]
+    assert page.get_by_text("macro over 9 of 10 classes").count() == 2
     assert problems == []
 
 

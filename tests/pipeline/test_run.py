@@ -14,9 +14,12 @@ from onnx import numpy_helper
 from PIL import Image
 
 from export.prepared_data import PreparedData
+from export.run_directory import RunDirectory
 from export.serving_function import load_model, predict_logits
 from pipeline.recipe import load_recipe, resolve
+from pipeline.run import main
 from serve.bundle import bundle_document, seal
+from serve.command import LockstepError
 
 STAGES = ("prepare", "train", "evaluate", "export", "quantize", "verify", "report")
 QUICK = (
@@ -154,7 +157,6 @@ def test_arrays_from_an_npz(run: Run, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_failed_proof_fails_the_run_but_shows_the_report(run_copy: Path) -> None:
     """The exported file is altered between the stages, as a broken export would alter it."""
-    from export.run_directory import RunDirectory
     from export.verify import ParityError
     from pipeline import run as pipeline_run
 
@@ -210,6 +212,39 @@ def test_a_stated_coverage_reaches_the_batch_command(
     certain = [row for row in rows if row["label"] != "uncertain"]
     assert len(certain) / len(rows) == pytest.approx(rejection["coverage"])
     assert min(float(row["probability"]) for row in certain) >= rejection["threshold"] - 1e-6
+
+
+def test_a_model_that_is_not_what_was_required_is_not_released(
+    run_copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The proof is made and the report written; a condition that is met releases it after all."""
+    directory = RunDirectory(run_copy)
+    few = ["--verify.max_examples", "20", "--quantize.enabled", "false"]
+    arguments = ["--run-dir", str(run_copy), "--train.epochs", "3", *few, "--evaluate.require"]
+    with pytest.raises(LockstepError, match=r"accuracy>=0.999: accuracy is 0.\d+ \(95 %") as caught:
+        main([*arguments, "accuracy>=0.999, verdict"])
+    assert caught.value.exit_code == 1
+    assert not directory.bundle.exists()
+    assert not directory.int8_bundle.exists()
+    assert json.loads(directory.parity.read_bytes())["passed"]
+    assert [item["met"] for item in json.loads(directory.requirements.read_bytes())] == [
+        False,
+        True,
+    ]
+    assert "requirements not met" in directory.report.read_text()
+    assert "verdict    the model is " in capsys.readouterr().out
+    assert main([*arguments, "accuracy>=0.5"]) == 0
+    out = capsys.readouterr().out
+    assert directory.bundle.exists()
+    assert "evaluate   skipped" in out, "a condition changes no figure"
+    assert "meets accuracy>=0.5" in out
+
+
+def test_a_condition_on_a_class_that_there_is_not_ends_before_training(run_copy: Path) -> None:
+    arguments = ["--run-dir", str(run_copy), "--train.epochs", "4"]
+    with pytest.raises(LockstepError, match="no class 'seven'; expected one of 0, 1, 2"):
+        main([*arguments, "--evaluate.require", "recall[seven]>=0.5"])
+    assert RunDirectory(run_copy).bundle.exists()
 
 
 def test_calibration_changes_no_label_and_is_reported(trained_run: Path) -> None:

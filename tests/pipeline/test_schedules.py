@@ -8,8 +8,10 @@ import keras
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from pipeline.options.schedules import (
+    AdaptiveCosineOptions,
     ByStepOptions,
     ConstantOptions,
     CosineOptions,
@@ -20,8 +22,16 @@ from pipeline.options.schedules import (
     PolynomialOptions,
     StepOptions,
 )
+from pipeline.recipe import ConfigError, resolve
 from pipeline.training.callbacks import AdaptiveCosine, Plateau
-from pipeline.training.schedules import build_schedule, cosine_annealing, cosine_decay, one_cycle
+from pipeline.training.schedules import (
+    adaptive_cycles,
+    build_schedule,
+    cosine_annealing,
+    cosine_decay,
+    one_cycle,
+    restarts,
+)
 
 STEPS, EPOCHS, PEAK = 7, 30, 0.4
 """Steps in an epoch, epochs, and the peak rate of the tables below."""
@@ -53,6 +63,7 @@ CLOSED_FORMS: list[tuple[ByStepOptions, NDArray[np.float64]]] = [
         np.repeat([PEAK, PEAK / 2, PEAK / 4], 10 * STEPS),
     ),
     (StepOptions(every_epochs=40), np.full(STEPS * EPOCHS, PEAK)),
+    (StepOptions(every=1 / 3, factor=0.5), np.repeat([PEAK, PEAK / 2, PEAK / 4], 10 * STEPS)),
     (ExponentialOptions(factor=0.8), PEAK * np.exp(epochs() * math.log(0.8))),
     (InverseTimeOptions(decay=0.25), PEAK * 4 / (4 + epochs())),
     (PolynomialOptions(), PEAK * (1 - progress_after(0))),
@@ -79,6 +90,24 @@ CLOSED_FORMS: list[tuple[ByStepOptions, NDArray[np.float64]]] = [
     (
         CosineRestartsOptions(cycle_epochs=3, multiplier=1),
         PEAK * np.tile(half_cosine(3 * STEPS), 10),
+    ),
+    (
+        # two cycles, of a third and two thirds of the run
+        CosineRestartsOptions(cycles=2, decay=0.5),
+        PEAK * np.concatenate([half_cosine(10 * STEPS), half_cosine(20 * STEPS) / 2]),
+    ),
+    (
+        CosineRestartsOptions(cycles=6, multiplier=1),
+        PEAK * np.tile(half_cosine(5 * STEPS), 6),
+    ),
+    (
+        CosineOptions(warmup=0.1, floor=0.2),
+        PEAK
+        * np.concatenate([np.arange(1, 22) / 21, 0.6 + 0.4 * np.cos(np.pi * progress_after(21))]),
+    ),
+    (
+        PolynomialOptions(warmup=1 / 30),
+        PEAK * np.concatenate([np.arange(1, 8) / 7, 1 - progress_after(7)]),
     ),
     (
         # the peak at step 63 of 209
@@ -114,6 +143,84 @@ def test_the_shortest_runs_stay_in_range(options: ByStepOptions, steps: int, epo
     rates = [schedule(step) for step in range(steps * epochs + 5)]
     assert all(0 <= rate <= PEAK for rate in rates), rates
     assert max(rates[: steps * epochs]) > 0
+
+
+def test_the_last_cycle_ends_with_the_run_whatever_its_length() -> None:
+    for steps in (10, 21, 100, 333):
+        for multiplier in (1.0, 1.5, 2.0):
+            options = CosineRestartsOptions(cycles=3, multiplier=multiplier)
+            ends = restarts(options, 1, steps)
+            assert ends[-1] == steps
+            assert ends == sorted({round(end) for end in ends}), "cycles of no length"
+            schedule = build_schedule(options, peak=1.0, steps_per_epoch=1, steps=steps)
+            assert [step for step in range(steps) if schedule(step) == 1.0] == [0, *ends[:-1]]
+            assert schedule(steps) == 0, "behind the last cycle stays the lowest rate"
+
+
+@pytest.mark.parametrize(
+    ("options", "epochs", "ends"),
+    [
+        (AdaptiveCosineOptions(), 20, [5, 10, 15, 20]),
+        (AdaptiveCosineOptions(), 10, [2, 5, 8, 10]),
+        (AdaptiveCosineOptions(), 3, [1, 2, 3]),
+        (AdaptiveCosineOptions(), 1, [1]),
+        (AdaptiveCosineOptions(cycles=1), 7, [7]),
+        (AdaptiveCosineOptions(cycle_epochs=4), 12, [4, 8, 12]),
+    ],
+)
+def test_adaptive_cycles_share_the_epochs_of_the_run(
+    options: AdaptiveCosineOptions, epochs: int, ends: list[int]
+) -> None:
+    assert adaptive_cycles(options, epochs) == ends
+
+
+# Lengths in shares of the run, or in epochs
+
+
+@pytest.mark.parametrize(
+    ("form", "share", "epochs"),
+    [
+        (CosineOptions, {"warmup": 0.1}, {"warmup_epochs": 2.5}),
+        (PolynomialOptions, {"warmup": 0.1}, {"warmup_epochs": 2.0}),
+        (StepOptions, {"every": 0.25}, {"every_epochs": 3}),
+        (CosineRestartsOptions, {"cycles": 4}, {"cycle_epochs": 4}),
+        (AdaptiveCosineOptions, {"cycles": 4}, {"cycle_epochs": 3}),
+    ],
+    ids=lambda item: getattr(item, "__name__", None) or "-".join(item),
+)
+def test_a_length_is_given_in_one_way_and_the_later_one_counts(
+    form: type[ByStepOptions], share: dict[str, float], epochs: dict[str, float]
+) -> None:
+    (name,), (in_epochs,) = share, epochs
+    assert getattr(form(**epochs), name) is None, "the default share is no second way"
+    with pytest.raises(ValidationError, match=f"expected {name} or {in_epochs}, got both"):
+        form(**share, **epochs)
+    with pytest.raises(ValidationError, match=f"expected {name} or {in_epochs}, got neither"):
+        form(**{name: None, in_epochs: None})
+
+    def scheduled(recipe: dict[str, float], given: dict[str, float]) -> tuple[object, object]:
+        chosen = {"name": form.model_fields["name"].default, **recipe}
+        overrides = {f"train.schedule.{key}": value for key, value in given.items()}
+        schedule = resolve({"train": {"epochs": 12, "schedule": chosen}}, overrides).train.schedule
+        return getattr(schedule, name), getattr(schedule, in_epochs)
+
+    assert scheduled(share, epochs) == (None, epochs[in_epochs])
+    assert scheduled(epochs, share) == (share[name], None)
+    with pytest.raises(ConfigError, match=f"^train.schedule: expected {name} or {in_epochs}, got"):
+        scheduled({}, {**share, **epochs})
+
+
+def test_a_config_of_an_earlier_release_keeps_its_epochs() -> None:
+    schedule = {"name": "cosine", "warmup_epochs": 2.0, "floor": 0.01}
+    assert resolve({"train": {"schedule": schedule}}, {}).train.schedule == CosineOptions(
+        warmup_epochs=2.0
+    )
+
+
+def test_lengths_follow_the_steps_that_a_limit_leaves() -> None:
+    options = CosineOptions(warmup=0.1)
+    schedule = build_schedule(options, peak=1.0, steps_per_epoch=100, steps=40)
+    assert [round(schedule(step), 3) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
 
 
 def test_a_restart_that_would_not_reach_the_floor_stays_on_it() -> None:
@@ -175,7 +282,9 @@ def test_adaptive_cosine_annealing_decides_as_worked_out_by_hand(
     """
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile(keras.optimizers.SGD(1.0), "mse")
-    callback = AdaptiveCosine(highest=0.8, lowest=0.2, cycle_epochs=2, factor=0.5)
+    callback = AdaptiveCosine(
+        highest=0.8, lowest=0.2, ends=[2, 4, 6, 8, 10, 12, 14, 16], factor=0.5
+    )
     callback.set_model(model)
     table = [
         # loss, accuracy, rate of the epoch
@@ -219,10 +328,11 @@ def test_adaptive_cosine_annealing_decides_as_worked_out_by_hand(
 
 def test_cosine_annealing_follows_its_closed_form() -> None:
     for epoch in range(12):
-        rate = cosine_annealing(epoch, highest=0.5, lowest=0.1, cycle_epochs=4)
+        rate = cosine_annealing(epoch, highest=0.5, lowest=0.1, ends=[4, 8, 12])
         share = (1 + math.cos(math.pi * (epoch % 4) / 4)) / 2
         assert rate == pytest.approx(0.1 + 0.4 * share)
-    assert cosine_annealing(7, highest=0.5, lowest=0.1, cycle_epochs=1) == 0.5
+    assert cosine_annealing(7, highest=0.5, lowest=0.1, ends=range(1, 9)) == 0.5
+    assert cosine_annealing(9, highest=0.5, lowest=0.1, ends=[4, 9]) == 0.1
 
 
 def test_a_plateau_lowers_the_rate_as_worked_out_by_hand() -> None:

@@ -103,6 +103,9 @@ def test_the_first_image_of_fashion_mnist_is_an_ankle_boot(fashion_mnist):
 IDX = b"\0\0\x08\x02" + b"\0\0\0\x02" + b"\0\0\0\x03" + bytes(range(6))
 
 
+NO_IDX = "expected an idx file of unsigned bytes"
+
+
 def test_an_idx_file_is_read_by_its_header(tmp_path):
     (tmp_path / "good.gz").write_bytes(gzip.compress(IDX))
     assert read_idx(tmp_path / "good.gz").tolist() == [[0, 1, 2], [3, 4, 5]]
@@ -111,14 +114,14 @@ def test_an_idx_file_is_read_by_its_header(tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (gzip.compress(IDX)[:-9], "damaged gzip file"),
-        (b"no gzip at all", "damaged gzip file"),
-        (gzip.compress(IDX[:-1]), r"expected \(.*\) values, got 5"),
-        (gzip.compress(IDX + b"x"), r"expected \(.*\) values, got 7"),
-        (gzip.compress(b"\0\0\x0d" + IDX[3:]), "expected an idx file of unsigned bytes"),
-        (gzip.compress(IDX[:6]), "expected an idx file of unsigned bytes"),
-        (gzip.compress(IDX[:3]), "expected an idx file of unsigned bytes"),
-        (gzip.compress(b""), "expected an idx file of unsigned bytes"),
+        pytest.param(gzip.compress(IDX)[:-9], "damaged gzip file", id="cut off"),
+        pytest.param(b"no gzip at all", "damaged gzip file", id="no gzip"),
+        pytest.param(gzip.compress(IDX[:-1]), r"expected \(.*\) values, got 5", id="too short"),
+        pytest.param(gzip.compress(IDX + b"x"), r"expected \(.*\) values, got 7", id="too long"),
+        pytest.param(gzip.compress(b"\0\0\x0d" + IDX[3:]), NO_IDX, id="floats"),
+        pytest.param(gzip.compress(IDX[:6]), NO_IDX, id="half of the sizes"),
+        pytest.param(gzip.compress(IDX[:3]), NO_IDX, id="three bytes"),
+        pytest.param(gzip.compress(b""), NO_IDX, id="empty"),
     ],
 )
 def test_a_damaged_idx_file_is_refused(tmp_path, content, reason):
@@ -134,7 +137,7 @@ def test_one_folder_per_class(make_photos):
     root = make_photos({"dog": 1, "cat": 2})
     source = open_source(f"folder:{root}")
     assert source.class_names == ("cat", "dog")
-    assert (source.count, source.image_size, source.channels) == (3, None, 3)
+    assert (source.count, source.image_size, source.channels) == (3, None, None)
     assert listed(source) == [
         ("cat/00.png", "cat", None),
         ("cat/01.png", "cat", None),
@@ -237,7 +240,8 @@ def test_files_that_are_no_images_are_named_as_ignored(make_photos):
     (root / "stray.png").write_bytes((root / "cat" / "00.png").read_bytes())
     (root / "cat" / "notes.txt").write_text("meow")
     source = open_source(f"folder:{root}")
-    assert sorted(source.ignored) == ["README.md", "cat/notes.txt", "stray.png"]
+    assert sorted(source.ignored) == ["README.md", "cat/notes.txt"]
+    assert source.outside == ("stray.png",)
     assert source.count == 2
 
 
@@ -282,8 +286,9 @@ def test_a_file_is_no_folder(tmp_path):
 def test_a_folder_without_images_in_subfolders(make_photos, contents):
     place = f"folder:{make_photos(contents)}"
     assert message_of(place) == (
-        f"{place}: no images in subfolders; expected one subfolder per class with files that end "
-        "in .bmp, .gif, .jpeg, .jpg, .png, .webp"
+        f"{place}: no images in subfolders; expected one subfolder per class, with images (JPEG, "
+        f"PNG, WEBP, BMP, GIF, TIFF, AVIF, HEIC), got {contents.get('.', 0)} images and 0 other "
+        "files"
     )
 
 
@@ -316,8 +321,12 @@ def test_the_identity_of_a_folder_changes_with_its_images(make_photos):
     path.rename(path.with_name("01.png"))
     renamed = identity(place)
     assert renamed != touched
-    path.with_name("01.png").unlink()
-    assert identity(place) != renamed
+    path.with_name("01.png").rename(path.with_name("01"))  # told by its content
+    nameless = identity(place)
+    assert nameless != renamed
+    path.with_name("01").unlink()
+    with pytest.raises(SourceError, match=r"cat/ \(0 other files\): a class without an image"):
+        identity(place)
 
 
 # npz

@@ -16,7 +16,7 @@ from pipeline.recipe import dump_yaml, load_recipe, resolve
 from pipeline.sweep.directory import SweepDirectory
 from pipeline.sweep.results import write_results
 from pipeline.sweep.search import load_search
-from pipeline.sweep.study import REASON, Study
+from pipeline.sweep.study import REASON, TIE_BREAKER, Study
 
 SPACE = {
     "train.optimizer.name": ["sgd", "momentum"],
@@ -34,9 +34,17 @@ COMPLETE, PRUNED, FAIL, RUNNING = (
 
 
 def sweep_with(
-    tmp_path: Path, endings: Sequence[Ending], space: dict[str, Any] | None = None, **more: Any
+    tmp_path: Path,
+    endings: Sequence[Ending],
+    space: dict[str, Any] | None = None,
+    losses: Sequence[float] = (),
+    **more: Any,
 ) -> SweepDirectory:
-    """A sweep whose trials ended so: the state, and the figure of each epoch."""
+    """A sweep whose trials ended so: the state, and the figure of each epoch.
+
+    Args:
+        losses: of each trial, where its figure is an accuracy.
+    """
     path = tmp_path / "space.yaml"
     path.write_text(dump_yaml({"space": space or SPACE, "trials": max(len(endings), 1), **more}))
     search, sweep = load_search(str(path)), SweepDirectory(tmp_path / "sweep")
@@ -47,6 +55,8 @@ def sweep_with(
             live = study.live(trial)
             for epoch, value in enumerate(figures, 1):
                 live.report(value, epoch)
+            if losses:
+                live.set_user_attr(TIE_BREAKER, losses[trial.number])
             if state is FAIL:
                 study.fail(trial, "<b>no good</b>")
             elif state is not RUNNING:
@@ -142,6 +152,15 @@ def test_the_table_and_the_recipe(tmp_path: Path) -> None:
 def test_of_equal_figures_the_first_is_the_best(tmp_path: Path) -> None:
     sweep = sweep_with(tmp_path, [(COMPLETE, (0.5,))] * 3)
     assert sweep.best.read_text("utf-8").startswith("# Trial 0 ")
+
+
+def test_of_equal_accuracies_the_lower_loss_is_the_best(tmp_path: Path) -> None:
+    sweep = sweep_with(
+        tmp_path, [(COMPLETE, (0.5,))] * 3, objective="val_accuracy", losses=[0.3, 0.1, 0.2]
+    )
+    assert sweep.best.read_text("utf-8").startswith("# Trial 1 ")
+    with open(sweep.table, newline="") as stream:
+        assert [row["trial"] for row in csv.DictReader(stream)] == ["1", "2", "0"]
 
 
 def test_optunas_own_tools_read_the_storage(tmp_path: Path) -> None:

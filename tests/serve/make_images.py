@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from sklearn.datasets import load_digits
@@ -205,6 +206,23 @@ def palette(scan: Scan, *, kind: str, **options: object) -> bytes:
     return save(with_palette(draw(scan, HEIGHT, WIDTH), 256), kind, **options)
 
 
+def turned_tiff(scan: Scan) -> bytes:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    return save(np.ascontiguousarray(TURNED[6](draw(scan, HEIGHT, WIDTH))), "TIFF", exif=exif)
+
+
+def heic(scan: Scan, *, orientation: int = 1, **options: object) -> bytes:
+    """Turned by the container, which also has EXIF that says so; that must not turn it again."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    stored = np.ascontiguousarray(TURNED[orientation](draw(scan, HEIGHT, WIDTH)))
+    buffer = io.BytesIO()
+    file = pillow_heif.from_pillow(Image.fromarray(stored))
+    file.save(buffer, quality=90, exif=exif.tobytes(), **options)
+    return buffer.getvalue()
+
+
 def clear_gif(scan: Scan) -> bytes:
     """The entry 255 of the palette is clear."""
     image = with_palette(draw(scan, HEIGHT, WIDTH), 255)
@@ -270,6 +288,21 @@ def encoders() -> dict[str, Encode]:
             made[f"png-{name}-{depth}-interlaced.png"] = partial(encode, interlaced=True)
             if colour_type in (GREY, RGB, PALETTE) and depth > 1:
                 made[f"png-{name}-{depth}-transparent.png"] = partial(encode, transparent=True)
+    made |= {
+        "jpeg-jfif.jfif": jpeg,
+        "jpeg-jpe.jpe": partial(jpeg, progressive=True),
+        "jpeg-mpo.mpo": mpo,
+        "tiff-rgb.tif": partial(colour, kind="TIFF"),
+        "tiff-rgb-lzw.tiff": partial(colour, kind="TIFF", compression="tiff_lzw"),
+        "tiff-grey-deflate.tif": partial(grey, kind="TIFF", compression="tiff_adobe_deflate"),
+        "tiff-palette.tif": partial(palette, kind="TIFF"),
+        "tiff-1-bit.tif": partial(one_bit, kind="TIFF"),
+        "tiff-orientation-6.tif": turned_tiff,
+        "avif.avif": partial(colour, kind="AVIF", quality=90),
+        "heic.heic": heic,
+        "heic.heif": partial(heic, chroma=444),
+        "heic-turned.hif": partial(heic, orientation=6),
+    }
     return made
 
 

@@ -216,8 +216,8 @@ def test_an_unfinished_document_is_refused(bundle: Path) -> None:
 
 
 def test_a_bundle_of_another_format_is_refused(bundle: Path) -> None:
-    edit_document(bundle, format=2)
-    assert refusal(bundle).startswith(f"{bundle}: expected a bundle of format 1, got 2; ")
+    edit_document(bundle, format=3)
+    assert refusal(bundle).startswith(f"{bundle}: expected a bundle of format 1 or 2, got 3; ")
 
 
 @pytest.mark.parametrize(

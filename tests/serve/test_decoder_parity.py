@@ -26,8 +26,9 @@ from pipeline.data.prepare import prepare
 from pipeline.recipe import resolve
 from serve.bundle import BundleDocument
 from serve.classifier import Classifier
+from serve.image_formats import EXTENSIONS
 from serve.image_spec import ImageSpec
-from serve.images import EXTENSIONS, read_image
+from serve.images import read_image
 
 Pixels = NDArray[np.uint8]
 
@@ -265,7 +266,7 @@ def test_without_orientation_the_stored_answer_is_missed(
     expected: dict[str, SimpleNamespace],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("serve.images.ImageOps.exif_transpose", lambda image, in_place: None)
+    monkeypatch.setattr("serve.images._TURNS", {})
     assert distance(bundle.predict(IMAGES / name), answer_to(expected[name], bundle)) > MISSED
 
 

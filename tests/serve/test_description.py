@@ -40,9 +40,47 @@ def test_every_option_is_in_the_description(labels: str) -> None:
     assert got == Description(
         NAMES, (7, 8), 1, "stretch", "nearest", 0, False, (1, 2.5, 3), (0.5,), "logits"
     )
-    side = described("--labels", labels, "--image-size", "224")
-    assert side is not None
-    assert side.image_size == (224, 224)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("224", (224, 224)), ("7,8", (7, 8)), ("224x320", (224, 320)), ("8X9", (8, 9))],
+)
+def test_a_size_is_a_side_or_height_and_width(
+    labels: str, text: str, size: tuple[int, int]
+) -> None:
+    got = described("--labels", labels, "--image-size", text)
+    assert got is not None
+    assert got.image_size == size
+
+
+@pytest.mark.parametrize(
+    ("words", "thresholds", "each"),
+    [
+        ([], (), (0.5,) * 4),
+        (["--threshold", "0.3"], (0.3,), (0.3,) * 4),
+        (["--threshold", "0,0.25,0.5,1"], (0, 0.25, 0.5, 1), (0, 0.25, 0.5, 1)),
+    ],
+)
+def test_thresholds_are_one_for_all_or_one_for_each_label(
+    labels: str, words: list[str], thresholds: tuple[float, ...], each: tuple[float, ...]
+) -> None:
+    got = described("--labels", labels, "--outputs", "sigmoid", *words)
+    assert got is not None
+    assert got.thresholds == thresholds
+    assert got.label_thresholds() == each
+
+
+def test_another_number_of_thresholds_than_labels_is_refused(labels: str) -> None:
+    got = described("--labels", labels, "--threshold", "0.1,0.2,0.3")
+    assert got is not None
+    with pytest.raises(LockstepError) as caught:
+        got.label_thresholds()
+    assert str(caught.value) == "--threshold: expected 1 or 4 numbers, one for each label, got 3"
+
+
+def test_a_threshold_alone_describes_no_model() -> None:
+    assert described("--threshold", "0.4") is None
 
 
 @pytest.mark.parametrize(
@@ -79,7 +117,10 @@ def test_a_list_of_numbers_may_begin_with_a_minus(labels: str, words: list[str])
           for text in ("", "x", "1,", "1;2", "nan", "1,inf", "1e999")),
         *((["--image-size", text],
            f"argument --image-size: expected a size in pixels, got '{text}'; see thing")
-          for text in ("", "x", "8x8", "8,8,3", "8.5", ",8")),
+          for text in ("", "x", "8x", "8,8,3", "8x8x3", "8.5", ",8")),
+        *((["--threshold", text],
+           f"argument --threshold: expected shares from 0 to 1, got '{text}'; see thing")
+          for text in ("", "x", "1.1", "-0.1", "0.5,2", "nan")),
         (["--channels", "2"], "argument --channels: invalid choice: "),
         (["--resize", "squeeze"], "argument --resize: invalid choice: "),
         (["--resample", "best"], "argument --resample: invalid choice: "),

@@ -27,7 +27,7 @@ from serve.onnx_file import outline
 SOURCE_ROOT = Path(serve.__file__).parents[1]
 NAMES = ("file", "sha256", "input", "output", "graph", "document", "producer", "digest", "created",
          "precision", "classes", "image", "in the graph", "uncertain", "metrics", "proof", "data",
-         "config")  # fmt: skip
+         "config", "verdict")  # fmt: skip
 HASH = "0123456789abcdef" * 4
 FIELDS = {
     "created": "2026-02-03T04:05:06+00:00",
@@ -43,6 +43,10 @@ FIELDS = {
         "onnx": {"examples": 359, "max_difference": 1.5e-7},
         "batch": {"label_agreement": 1.0},
     },
+    "verdict": [
+        {"name": "more than one answer", "status": "bad", "text": "all answers are 'digit 3'"},
+        {"name": "calibrated", "status": "unknown", "text": "too few images"},
+    ],
     "dataset_fingerprint": HASH,
     "config_hash": HASH[::-1],
 }  # fmt: skip
@@ -97,7 +101,7 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 def rows_of(text: str) -> dict[str, str]:
     """The lines of the text form by their names."""
-    lines = text.removesuffix("\n").split("\n")
+    lines = [line for line in text.removesuffix("\n").split("\n") if line[0] != " "]
     rows = [re.fullmatch(rf"(proof \w+|{'|'.join(NAMES)}) +(\S.*)", line) for line in lines]
     assert all(rows), text
     named = [(row[1], row[2]) for row in rows if row]
@@ -166,6 +170,7 @@ def test_text_says_everything_on_a_line_of_its_own(
     bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sealed_again(bundle, **FIELDS)
+    assert "  bad      all answers are 'digit 3'\n" in for_people(bundle)
     content, graph = bundle.read_bytes(), describe(bundle)["graph"]
     operators = ", ".join(f"{count} {name}" for name, count in sorted(graph["operators"].items()))
     assert rows_of(printed(capsys, bundle)) == {
@@ -180,8 +185,9 @@ def test_text_says_everything_on_a_line_of_its_own(
         "classes": "10: " + ", ".join(FIELDS["class_names"]),
         "image": "8x8, grey, resize crop (bilinear), background 255, at most 50,000,000 pixels",
         "in the graph": "(pixel / 255 - 0.25) / 0.3333, temperature 1.5",
-        "uncertain": "below 0.8750; the rest is 90.0% of the test images, 99.51% of them right",
-        "metrics": "accuracy 0.9877, examples 359",
+        "uncertain": "below 0.8750; the rest is 90.0 % of the test images, 99.5 % of them right",
+        "metrics": "accuracy 0.988, examples 359",
+        "verdict": "the model is bad in 1 of 2 respects, unknown in 1",
         "proof onnx": "examples 359, max_difference 1.5e-07",
         "proof batch": "label_agreement 1",
         "data": HASH,
@@ -203,15 +209,18 @@ def test_text_of_the_trained_run(trained_run: Path, capsys: pytest.CaptureFixtur
     assert {name for name in rows if name.startswith("proof")} == {
         f"proof {name}" for name in document.parity
     }
-    assert f"accuracy {document.metrics['accuracy']:.4g}" in rows["metrics"]
+    assert f"accuracy {document.metrics['accuracy']:.3f}" in rows["metrics"]
+    for finding in document.verdict:
+        assert f" {finding.status:<7}  {finding.text}\n" in text
 
 
 def test_values_of_the_text_begin_in_one_column(
     trained_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = printed(capsys, trained_run / "model.onnx")
-    columns = [line.index(value) for line, value in
-               zip(text.splitlines(), rows_of(text).values(), strict=True)]  # fmt: skip
+    named = [line for line in text.splitlines() if line[0] != " "]
+    columns = [line.index(value) for line, value in zip(named, rows_of(text).values(), strict=True)]
+    columns += [len(line) - len(line.lstrip()) for line in text.splitlines() if line[0] == " "]
     assert len(set(columns)) == 1, text
 
 

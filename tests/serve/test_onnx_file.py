@@ -20,6 +20,7 @@ from serve.onnx_file import (
     MAX_DEPTH,
     MAX_DIMENSIONS,
     OPSETS,
+    NodeInfo,
     OnnxFile,
     OnnxFileError,
     TensorInfo,
@@ -172,7 +173,11 @@ def outline_by_onnx(content: bytes) -> OnnxFile:
     read = onnx.load_model_from_string(content)
     stored = {item.name for item in read.graph.initializer}
     nodes = [node for inner in graphs_in(read.graph) for node in inner.node]
-    makers = {name: node.op_type for node in read.graph.node for name in node.output}
+    makers = {
+        name: NodeInfo(node.op_type, tuple(node.input))
+        for node in read.graph.node
+        for name in node.output
+    }
     return OnnxFile(
         ir_version=read.ir_version,
         opset={item.domain: item.version for item in read.opset_import}[""],
@@ -180,7 +185,7 @@ def outline_by_onnx(content: bytes) -> OnnxFile:
         inputs=tuple(tensor_info(item) for item in read.graph.input if item.name not in stored),
         outputs=tuple(map(tensor_info, read.graph.output)),
         operators=Counter(node.op_type for node in nodes),
-        last_operator=makers[read.graph.output[0].name],
+        makers=makers,
         parameters=sum(
             math.prod(item.dims) for inner in graphs_in(read.graph) for item in inner.initializer
         ),

@@ -4,6 +4,7 @@ import dataclasses
 import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import sklearn
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
+from serve import images
 from serve.image_spec import RESAMPLINGS, RESIZES, ImageSpec
 from serve.images import SCALED_DECODE_MARGIN, read_image
 
@@ -29,13 +31,13 @@ MEAN = {"crop": 1.0, "pad": 0.6, "stretch": 0.8}
 def decoded_sizes(monkeypatch: pytest.MonkeyPatch) -> list[Size]:
     """Width and height as decoded, before orientation and resize, of each image that is read."""
     sizes = []
-    transpose = ImageOps.exif_transpose
+    box = images._turned_box
 
-    def spy(image: Image.Image, **options: bool) -> Image.Image | None:
+    def spy(image: Image.Image, *arguments: Any) -> Any:
         sizes.append(image.size)
-        return transpose(image, **options)
+        return box(image, *arguments)
 
-    monkeypatch.setattr("serve.images.ImageOps.exif_transpose", spy)
+    monkeypatch.setattr(images, "_turned_box", spy)
     return sizes
 
 
@@ -175,7 +177,7 @@ def test_a_camera_file_of_several_pictures_is_shrunk(decoded_sizes: list[Size]) 
     assert difference(got, read_image(data, without(spec))).mean() < 1
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "GIF"])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "GIF", "TIFF"])
 def test_other_formats_are_decoded_in_full(kind: str, decoded_sizes: list[Size]) -> None:
     data = photo((400, 300), kind=kind)
     spec = ImageSpec(8, 8, 3)

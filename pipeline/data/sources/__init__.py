@@ -8,7 +8,7 @@ A source module has two functions:
 
 import importlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.prepared_data import Split
+from pipeline.data.class_names import look_alike, merge
 from serve.command import LockstepError
 
 PLACES = {
@@ -55,16 +56,20 @@ class Source:
         count: how many examples there are.
         examples: starts an iteration over all of them, in the same order every time.
         image_size: height and width that all images share, or None where they differ.
-        channels: 1 if all are grey, else 3.
+        channels: 1 if all are grey, else 3; None where the source does not say.
         ignored: files that were passed over since they are no images.
+        outside: images that were passed over since they belong to no class.
+        notes: how the source was understood, and what is odd about it, in sentences.
     """
 
     class_names: tuple[str, ...]
     count: int
     examples: Callable[[], Iterator[Example]]
     image_size: tuple[int, int] | None
-    channels: int
+    channels: int | None
     ignored: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def identity(data: str) -> Any:
@@ -91,13 +96,36 @@ def open_source(data: str) -> Source:
         SourceError: there is no such source, or it holds no usable data.
     """
     module, place = _find(data)
-    source: Source = module.open_source(place)
+    source = _with_sound_names(module.open_source(place))
     if len(source.class_names) < 2:
         raise SourceError(
             f"{data}: expected at least 2 classes, got {len(source.class_names)} "
             f"({', '.join(source.class_names)})"
         )
     return source
+
+
+def _with_sound_names(source: Source) -> Source:
+    """Class names in Unicode's form NFC; those that are equal then are one class."""
+    merged = merge(source.class_names)
+    labels = merged.labels
+
+    def examples() -> Iterator[Example]:
+        for example in source.examples():
+            yield replace(example, label=labels[example.label])
+
+    notes = [
+        *source.notes,
+        *(f"class {name!r}: two spellings in Unicode, taken as one" for name in merged.merged),
+        *(f"classes that differ only in case or blanks: {', '.join(map(repr, names))}"
+          for names in look_alike(merged.names)),
+    ]  # fmt: skip
+    return replace(
+        source,
+        class_names=merged.names,
+        examples=examples if merged.merged else source.examples,
+        notes=tuple(notes),
+    )
 
 
 def _find(data: str) -> tuple[ModuleType, str]:

@@ -2,7 +2,8 @@
 
 Either `images` and `labels`, or `x_train, y_train` with any of `x_val, y_val, x_test, y_test`.
 Images are uint8 `[examples, height, width]` or `[examples, height, width, 1 or 3]`; labels are
-integers from 0. An optional `class_names` gives the names in order.
+integers from 0. An optional `class_names` gives the names in order; one that no label uses is left
+out.
 """
 
 import zipfile

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
@@ -37,6 +38,8 @@ class AdaptiveCosine(Stateful):
 
     Args:
         highest, lowest: the bounds of the rate at the beginning.
+        ends: epochs after which the cycles end, counted from the first that this callback sees.
+        factor: what the bounds are multiplied by after a cycle that was worse.
 
     Attributes:
         decisions: one for each cycle that is over: the epoch it ended with (counted from 1), its
@@ -44,25 +47,27 @@ class AdaptiveCosine(Stateful):
             on.
     """
 
-    def __init__(self, *, highest: float, lowest: float, cycle_epochs: int, factor: float) -> None:
+    def __init__(
+        self, *, highest: float, lowest: float, ends: Sequence[int], factor: float
+    ) -> None:
         super().__init__()
         self._highest, self._lowest = highest, lowest
-        self._cycle_epochs, self._factor = cycle_epochs, factor
+        self._ends, self._factor = ends, factor
         self._epochs: list[Figures] = []
         self.decisions: list[dict[str, Any]] = []
 
     def on_epoch_begin(self, epoch: int, logs: Figures | None = None) -> None:
         scale = self._factor ** self._times_lowered()
         self.model.optimizer.learning_rate = cosine_annealing(
-            len(self._epochs),
+            self._epochs_done(),
             highest=self._highest * scale,
             lowest=self._lowest * scale,
-            cycle_epochs=self._cycle_epochs,
+            ends=self._ends,
         )
 
     def on_epoch_end(self, epoch: int, logs: Figures | None = None) -> None:
         self._epochs.append({name: (logs or {})[name] for name in ("loss", "accuracy")})
-        if len(self._epochs) == self._cycle_epochs:
+        if self._epochs_done() in self._ends:
             self._judge(epoch + 1)
             self._epochs = []
 
@@ -71,6 +76,10 @@ class AdaptiveCosine(Stateful):
 
     def restore(self, state: Any, arrays: list[NDArray[Any]]) -> None:
         self._epochs, self.decisions = state["epochs"], state["decisions"]
+
+    def _epochs_done(self) -> int:
+        cycles = len(self.decisions)
+        return (self._ends[cycles - 1] if cycles else 0) + len(self._epochs)
 
     def _times_lowered(self) -> int:
         return sum(cycle["lowered"] for cycle in self.decisions)

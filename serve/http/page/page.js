@@ -1,9 +1,10 @@
 // The page: every image goes to /predict unchanged, one request each, and its answer becomes a card.
+import { answer } from "/answer.js";
 import { Failure, ask, hasKey, setKey } from "/ask.js";
 import { openCamera } from "/camera.js";
 import { get, make } from "/dom.js";
 import { figures, lead } from "/figures.js";
-import { percent, probability } from "/numbers.js";
+import { overall } from "/verdict.js";
 
 const AT_ONCE = 4; // requests under way for one drop
 const locked = new Set(); // what to do again when there is an API key
@@ -56,6 +57,10 @@ function showModel() {
   get("about").hidden = !model;
   get("badge").hidden = !model || !Object.keys(model.document.parity).length;
   if (!model) return;
+  const verdict = overall(model.document.verdict);
+  get("verdict").hidden = !verdict;
+  get("verdict").className = `badge model ${verdict}`;
+  get("verdict").textContent = `model: ${verdict}`;
   document.title = `${model.name} · Lockstep`;
   get("name").textContent = model.name;
   get("lead").textContent = lead(model);
@@ -116,10 +121,10 @@ class Card {
       });
       const query = models.length ? `?model=${encodeURIComponent(get("model").value)}` : "";
       const started = performance.now();
-      const [answer, headers] = await ask(`/predict${query}`, { method: "POST", body: this.file,
+      const [body, headers] = await ask(`/predict${query}`, { method: "POST", body: this.file,
         // The browser's guess is made from the name; the server looks at the bytes.
         headers: { "Content-Type": "application/octet-stream" } });
-      this.answered(answer, performance.now() - started, headers.get("Server-Timing") ?? "");
+      this.answered(body, performance.now() - started, headers.get("Server-Timing") ?? "");
     } catch (failure) {
       if (!(failure instanceof Failure)) throw failure;
       this.refused(failure);
@@ -127,25 +132,13 @@ class Card {
   }
 
   answered({ model, version, results: [result] }, milliseconds, timing) {
-    const { label, top, uncertain } = result;
     const parts = [...timing.matchAll(/(\w+);dur=([\d.]+)/g)].map(([, name, time]) => `${name} ${Number(time).toFixed(1)}`);
     const times = `${milliseconds.toFixed(0)} ms round trip`
       + (parts.length ? ` (${parts.join(", ")} ms)` : "");
-    const bars = make("ul", { className: "bars" }, top.map((guess) => {
-      const bar = make("div", { className: "bar" });
-      bar.style.width = percent(guess.probability).replace(" ", "");
-      return make("li", {}, make("span", {}, guess.label),
-        make("div", { className: "track", ariaHidden: "true" }, bar),
-        make("span", {}, probability(guess.probability)));
-    }));
-    this.summary = `${this.file.name}: ${label}, ${probability(result.probability)}`
-      + (uncertain ? ", uncertain." : ".");
-    this.item.classList.toggle("unsure", Boolean(uncertain));
-    this.show(
-      [make("p", { className: "label" }, label,
-        make("span", { className: "share" }, probability(result.probability)),
-        uncertain ? make("span", { className: "badge warn" }, "uncertain") : null)],
-      bars, make("p", { className: "note" }, `${model}, version ${version} · ${times}`));
+    const { unsure, text, head, bars, note } = answer(result);
+    this.summary = `${this.file.name}: ${text}.`;
+    this.item.classList.toggle("unsure", unsure);
+    this.show([head], bars, note ?? "", make("p", { className: "note" }, `${model}, version ${version} · ${times}`));
     const shown = models.find(({ name }) => name === model);
     if (shown && shown.version !== version) loadModels(); // a newer one has been loaded
   }

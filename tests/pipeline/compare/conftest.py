@@ -54,6 +54,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         until: str = "evaluate",
         accuracy: float = 0.9,
         epochs: int = 6,
+        images: int = 2000,
         fingerprint: str = "ab" * 32,
         source: str = "digits",
     ) -> Path:
@@ -85,6 +86,8 @@ def make_run(tmp_path: Path) -> MakeRun:
         def evaluate(config: Config, run: RunDirectory) -> str:
             np.save(run.test_probabilities, np.zeros((3, 2), np.float32))
             metrics = {
+                "examples": images,
+                "classes_tested": 10,
                 "accuracy": accuracy,
                 "accuracy_interval": [accuracy - 0.02, accuracy + 0.015],
                 "precision_macro": accuracy - 0.001,

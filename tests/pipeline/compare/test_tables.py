@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.compare.command import main
-from pipeline.compare.figures import COLUMNS, best_of, differing, figures
+from pipeline.compare.figures import COLUMNS, best_of, differing, figures, undecided
+from pipeline.compare.page import page
 from pipeline.compare.runs import ComparedRun, CompareError, read_runs
 from pipeline.compare.tables import curves_table, runs_table
 from pipeline.history import HISTORY_COLUMNS
@@ -128,6 +129,38 @@ def test_the_best_is_the_best_of_finished_runs_on_the_same_images(
     assert best(runs, "val_loss") == set(), "all are equal"
     assert best(runs, "training_seconds") == set()
     assert best(runs, "test_accuracy_low") == set(), "no figure to be judged by"
+
+
+@pytest.mark.parametrize(
+    ("images", "tied"), [(20, {"a", "b"}), (2000, {"a", "b"}), (50_000, set())]
+)
+def test_what_the_images_do_not_decide_is_not_called_the_best(
+    make_run: MakeRun, images: int, tied: set[str]
+) -> None:
+    """91 % and 92 %: an open question on 2,000 images, and an answer on 50,000."""
+    runs = read_runs(
+        [
+            make_run("a", accuracy=0.91, images=images),
+            make_run("b", accuracy=0.92, images=images),
+            make_run("poor", accuracy=0.2, images=images),
+            make_run("elsewhere", accuracy=0.92, images=images, fingerprint="cd" * 32),
+        ]
+    )
+    rows = [figures(run) for run in runs]
+    column = next(column for column in COLUMNS if column.key == "test_accuracy")
+    assert {runs[position].name for position in undecided(column, runs, rows)} == tied
+    html = page(runs)
+    assert ('class="undecided"' in html) == bool(tied)
+    assert column.show(0.91, images) == (
+        "91 %" if images == 20 else f"{91:.{1 + (images > 10_000)}f} %"
+    )
+
+
+def test_equal_figures_are_no_decision(make_run: MakeRun) -> None:
+    runs = read_runs([make_run("a"), make_run("b"), make_run("worse", accuracy=0.5)])
+    rows = [figures(run) for run in runs]
+    column = next(column for column in COLUMNS if column.key == "test_accuracy")
+    assert undecided(column, runs, rows) == {0, 1}
 
 
 def test_less_is_better_where_it_is(make_run: MakeRun) -> None:
@@ -306,8 +339,8 @@ def test_the_command(
     done = run_module("pipeline.compare", "runs/one", "runs/two", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "one  test accuracy 0.7500, finished",
-        "two  test accuracy 0.9000, finished",
+        "one  test accuracy 0.750 on 2,000 images, finished",
+        "two  test accuracy 0.900 on 2,000 images, finished",
         "page       runs/compare/comparison.html",
         "tables     runs/compare/comparison.csv, runs/compare/curves.csv",
     ]

@@ -34,6 +34,8 @@ def write_bundle(
     work: int = 0,
     white: str = "",
     rejection: Rejection | None = None,
+    thresholds: tuple[float, ...] = (),
+    described: bool = True,
 ) -> Path:
     """A bundle with a linear classifier: every image has an answer of its own.
 
@@ -42,6 +44,8 @@ def write_bundle(
         work: convolutions that only cost time (about 1 ms each for 8x8 pixels), to make it slow.
         white: what a wholly white image does to the batch it is in: "error" has onnxruntime fail,
             "nan" spoils that image's own answer; "" nothing.
+        thresholds: makes it multi-label, one for each label.
+        described: write the document; else it is an ONNX file like any other.
     """
     random = np.random.default_rng(seed)
     count = int(np.prod(shape))
@@ -104,7 +108,8 @@ def write_bundle(
                 helper.make_node("Mul", [scores, "found"], ["spoiled"]),
             ]
         scores = "spoiled"
-    nodes.append(helper.make_node("Softmax", [scores], ["probabilities"]))
+    last = "Sigmoid" if thresholds else "Softmax"
+    nodes.append(helper.make_node(last, [scores], ["probabilities"]))
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", *shape])
     answer = helper.make_tensor_value_info(
         "probabilities", TensorProto.FLOAT, ["batch", len(names)]
@@ -125,9 +130,12 @@ def write_bundle(
         versions={"lockstep": serve.__version__},
         created="2026-01-02T03:04:05+00:00",
         rejection=rejection,
+        task="multi-label" if thresholds else "single-label",
+        thresholds=thresholds,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(seal(model.SerializeToString(), document.to_json()))
+    content = model.SerializeToString()
+    path.write_bytes(seal(content, document.to_json()) if described else content)
     return path
 
 
@@ -165,7 +173,7 @@ class Server:
         self._ready.put("")
 
     def wait_until_ready(self) -> None:
-        self.url = self._ready.get(timeout=60)
+        self.url = self._ready.get(timeout=180)
         assert self.url, "the server ended: " + "\n".join(self.lines)
 
     @property

@@ -507,7 +507,7 @@ def test_a_delay_ends_however_coarse_the_clock_is(mode: str, milliseconds: float
 def test_who_gave_up_fills_no_batch(mode: str) -> None:
     async def test() -> None:
         model = Model()
-        batcher = make_batcher(model.predict, plan(mode, batch=4, max_delay=0.2))
+        batcher = make_batcher(model.predict, plan(mode, batch=4, max_delay=LONG))
         gone = [ask(batcher, number) for number in range(3)]
         await asyncio.sleep(0)
         for task in gone:
@@ -515,9 +515,9 @@ def test_who_gave_up_fills_no_batch(mode: str) -> None:
         await asyncio.wait(gone)
         asked = [ask(batcher, 10)]
         await asyncio.sleep(0.02)
-        asked.append(ask(batcher, 11))
+        asked += [ask(batcher, number) for number in (11, 12, 13)]
         await asyncio.gather(*asked)
-        assert model.calls == [[10, 11]]
+        assert model.calls == [[10, 11, 12, 13]]
 
     run(test())
 

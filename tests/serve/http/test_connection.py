@@ -813,12 +813,12 @@ def test_time_is_not_counted_while_an_answer_is_made(play: Play) -> None:
         client = await stage.connect()
         client.send(GET % b"/wait" + b"POST /b HTTP/1.1\r\nContent-Length: 4\r\n\r\nab")
         await stage.until(lambda: stage.echo.waiting == 1)
-        await asyncio.sleep(0.25)  # longer than any limit
+        await asyncio.sleep(0.75)  # longer than any limit
         stage.echo.let_go.set()
         assert (await client.answer()).status == 200
         assert (await client.ask(b"cd")).body == b"POST /b 4"
 
-    play(scenario, head_timeout=0.1, body_timeout=0.1, idle_timeout=0.1)
+    play(scenario, head_timeout=0.5, body_timeout=0.5, idle_timeout=0.5)
 
 
 def test_an_idle_connection_is_closed_without_a_word(play: Play) -> None:

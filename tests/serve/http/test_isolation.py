@@ -28,7 +28,7 @@ LETTERS = "abcdefghij"
 PIXELS = 64
 CONNECTIONS = 48
 THREADS = 3
-LONG = 30.0
+LONG = 120.0
 """Seconds after which an answer is missing."""
 
 MOST_IN_REQUEST = 3

@@ -25,7 +25,7 @@ from playwright.sync_api import (
 )
 
 import serve
-from serve.bundle import BundleDocument, Rejection, seal
+from serve.bundle import BundleDocument, Finding, Rejection, seal
 from serve.classifier import Classifier
 from serve.image_spec import ImageSpec
 from serve.images import read_image
@@ -40,6 +40,13 @@ Start = Callable[..., Any]
 
 
 # The server
+
+
+VERDICT = (
+    Finding("more than one answer", "bad", "the answer for all 359 images is '<b>black</b>'"),
+    Finding("calibrated", "unknown", "too few images to tell whether confidence agrees"),
+    Finding("enough test images", "good", "359 images: the accuracy lies between 0.97 and 1.00"),
+)
 
 
 def write_bundle(path: Path, names: tuple[str, ...]) -> Path:
@@ -79,6 +86,7 @@ def write_bundle(path: Path, names: tuple[str, ...]) -> Path:
         temperature=0.75,
         rejection=Rejection(threshold=0.5, coverage=0.9, accuracy=0.995),
         parity={"onnx": proof, "batch": {**proof, "max_difference": 3.1e-06}},
+        verdict=VERDICT,
     )
     path.write_bytes(seal(model.SerializeToString(), document.to_json()))
     return path
@@ -407,14 +415,19 @@ def test_no_camera_is_said_plainly(
 def test_the_model_shows_its_figures(shades: Page, problems: list[str]) -> None:
     expect(shades.get_by_text("version 1 · 6 classes · 8×8 pixels, grey · float32")).to_be_visible()
     expect(shades.get_by_text("proof passed")).to_be_visible()
+    expect(shades.get_by_role("link", name="model: bad")).to_be_visible()
+    verdict = shades.get_by_role("region", name="Verdict on the model")
+    assert verdict.locator("li").all_inner_texts() == [
+        f"{finding.status}\n{finding.name}: {finding.text}" for finding in VERDICT
+    ]
     tiles = shades.locator(".tile").all_inner_texts()
     figures = [tile.split("\n")[0] for tile in tiles]
-    assert figures == ["98.76 %", "1.73 %", "3.1e-6", "8×8", "float32"]
+    assert figures == ["98.8 %", "1.7 %", "3.1e-6", "8×8", "float32"]
     assert "359 test images" in tiles[0] and "temperature 0.75" in tiles[1]
     expect(shades.get_by_text("An answer below 50.00 % is called uncertain")).to_be_visible()
     proof = shades.get_by_role("region", name="The proof")
     rows = {row.split()[0]: row.split()[1:] for row in proof.locator("tbody tr").all_inner_texts()}
-    assert rows["onnx"] == ["98.76", "%", "359", "100.00", "%", "7.2e-7"]
+    assert rows["onnx"] == ["98.8", "%", "359", "100.0", "%", "7.2e-7"]
     assert rows["batch"][-1] == "3.1e-6"
     shades.get_by_text("The 6 classes").click()
     expect(shades.get_by_text("black, dark, ")).to_be_visible()

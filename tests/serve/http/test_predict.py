@@ -177,7 +177,7 @@ def test_what_is_called_something_else_is_refused(server: Any, content_type: str
     assert content_type.partition(";")[0] in document["error"]
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "GIF"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_every_format_is_read(server: Any, classifier: Classifier, form: str, mode: str) -> None:
     image = photo(form, mode=mode)
@@ -228,10 +228,10 @@ def test_every_stored_image_is_read_as_the_reader_reads_it(
     ("body", "status", "message"),
     [
         (b"", 400, "expected an image as the body, got 0 bytes"),
-        (b"words", 422, "not an image: expected JPEG, PNG, WEBP, BMP, GIF"),
+        (b"words", 422, "not an image: expected JPEG, PNG, WEBP, BMP, GIF, TIFF, AVIF, HEIC"),
         (b"GIF89a", 422, "image"),
-        (photo("JPEG")[:-200], 422, "corrupt image"),
-        (photo("PNG")[:50], 422, "corrupt image"),
+        pytest.param(photo("JPEG")[:-200], 422, "corrupt image", id="a JPEG cut off"),
+        pytest.param(photo("PNG")[:50], 422, "corrupt image", id="a PNG cut off"),
         (b"\xff\xd8" + b"\0" * 1000, 422, "image"),
         (b'{"image": "abc"}', 422, "not an image"),
     ],

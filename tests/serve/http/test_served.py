@@ -5,7 +5,9 @@ import gc
 import io
 import json
 import random
+import struct
 import weakref
+import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -178,6 +180,36 @@ def test_the_queue_is_bounded_by_time(bundle: Path, threads: ThreadPoolExecutor)
 # Decoding
 
 
+def promise(width: int, height: int) -> bytes:
+    """A PNG of black and white that ends before its pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    parts = (header, b"IDAT" + zlib.compress(b"\0" * 8))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part))
+        for part in parts
+    )
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        (None, "image of 8000x7000 = 56,000,000 pixels: expected at most 50,000,000; "),
+        (55_999_999, "image of 8000x7000 = 56,000,000 pixels: expected at most 55,999,999; "),
+        (250_000_000, "corrupt image: "),
+    ],
+)
+def test_the_servers_limit_of_pixels_may_be_above_the_models(
+    bundle: Path, threads: ThreadPoolExecutor, limit: int | None, reason: str
+) -> None:
+    async def test() -> None:
+        served = serve(bundle, threads, limits=Limits(max_pixels=limit))
+        (found,) = await served.decode([promise(8000, 7000)], Timing())
+        assert str(found).startswith(reason)
+        served.retire()
+
+    run(test())
+
+
 def test_each_image_gets_its_pixels_or_a_reason(bundle: Path, threads: ThreadPoolExecutor) -> None:
     async def test() -> None:
         served = serve(bundle, threads, limits=Limits(max_pixels=100))
@@ -189,7 +221,7 @@ def test_each_image_gets_its_pixels_or_a_reason(bundle: Path, threads: ThreadPoo
         for number, seed in ((0, 1), (5, 4)):
             pixels = np.random.default_rng(seed).integers(0, 256, (8, 8), np.uint8)
             np.testing.assert_array_equal(np.asarray(found[number])[:, :, 0], pixels)
-        assert "100" in str(found[3])  # the server's limit, which is lower than the bundle's
+        assert "100" in str(found[3])  # the server's limit, instead of the bundle's
         assert timing.decoding > 0
         served.retire()
 

@@ -336,7 +336,7 @@ def photo(form: str, *, seed: int = 0, size: tuple[int, int] = (37, 23)) -> byte
 def test_encoded_images_are_read_as_the_reader_reads_them(
     client: Any, classifier: Classifier, binary: bool, column: bool
 ) -> None:
-    forms = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+    forms = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
     images = [photo(form, seed=number) for number, form in enumerate(forms)]
     read = np.stack([read_image(image, classifier.document.image) for image in images])
     found = infer(client, encoded_input(images, binary=binary, column=column))

@@ -1,0 +1,1 @@
+"""Keras models that were trained elsewhere: what they take and give, and whether it fits."""
