@@ -194,10 +194,9 @@ def _forms(annotation: Any) -> list[type[Options]]:
 
 
 def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by dotted path as a tree; of a branch given whole and in parts, both count."""
+    """Values by dotted path as a tree; of a value given twice, the later one counts."""
     tree: dict[str, Any] = {}
-    for path in sorted(overrides, key=lambda path: path.count(".")):
-        value = overrides[path]
+    for path, value in overrides.items():
         for part in reversed(path.split(".")):
             value = {part: value}
         _lay_over(tree, value)

@@ -112,9 +112,11 @@ def _check_classes(config: Config, run: RunDirectory, source: Source, read: Read
         f"{number} × {reason}" for reason, number in count_reasons(read.rejected).items()
     )
     first = read.rejected[0]
+    kind, whose = ("class", "its") if len(lost) == 1 else ("classes", "their")
     raise SourceError(
-        f"{config.data}: class {names}: none of its {count} images can be read; unreadable in all: "
-        f"{by_reason}; first: {first.name}: {first.reason}; each is listed in {run.rejected}"
+        f"{config.data}: {kind} {names}: none of {whose} {count} images can be read; unreadable in "
+        f"all: {by_reason}; first: {first.name}: {first.reason}; each is listed in {run.rejected}: "
+        "mend them, save them as JPEG or PNG, or remove the folder"
     )
 
 

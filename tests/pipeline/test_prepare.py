@@ -434,7 +434,7 @@ def test_a_set_of_nothing_but_damaged_images(make_photos, tmp_path):
     for path in root.rglob("*.png"):
         path.write_bytes(b"")
     with pytest.raises(
-        SourceError, match=r"class 'cat', 'dog': none of its 6 images can be read; .* 6 × empty"
+        SourceError, match=r"classes 'cat', 'dog': none of their 6 images can be read; .* 6 × empty"
     ):
         prepared(tmp_path / "run", f"folder:{root}", prepare__max_rejected_share=0.99)
 

@@ -160,7 +160,7 @@ def test_labels_are_one_a_line(tmp_path: Path, text: str, names: tuple[str, ...]
     [
         (b"", "an empty line 1"),
         (b"\n\n\n", "an empty line 1"),
-        (b"only\n", "1 lines"),
+        (b"only\n", "1 line; for a model with one output give two labels, in the order 0, 1"),
         (b"a\n\nb\n", "an empty line 2"),
         (b"\na\nb\n", "an empty line 1"),
         (b"a\n  \nb\n", "an empty line 2"),
