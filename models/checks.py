@@ -3,6 +3,8 @@
 from models import backbones
 from models.options import (
     CnnOptions,
+    FastOptions,
+    LenetOptions,
     ModelOptions,
     PretrainedOptions,
     ResidualOptions,
@@ -12,6 +14,10 @@ from models.options import (
 
 OUTSIDE_BLOCKS = {"resnet": 2, "wide-resnet": 4}
 """Weighted layers outside of the blocks, of which each third has two in every block."""
+
+
+HALVED_TWICE = 4
+"""Smallest side of images, in pixels, for a network that halves the sides twice."""
 
 
 def check(options: ModelOptions, image_size: tuple[int, int] | None) -> None:
@@ -30,6 +36,14 @@ def check(options: ModelOptions, image_size: tuple[int, int] | None) -> None:
                 check_cnn_size(image_size, options)
         case ResnetOptions() | WideResnetOptions():
             blocks(options)
+            if image_size:
+                check_side(options.name, image_size, HALVED_TWICE)
+        case LenetOptions():
+            if image_size:
+                check_side(options.name, image_size, HALVED_TWICE)
+        case FastOptions():
+            if image_size:
+                check_fast_size(image_size, options)
         case PretrainedOptions():
             backbones.check_name(options.backbone)
             if image_size:
@@ -74,6 +88,23 @@ def check_cnn_size(image_size: tuple[int, int], options: CnnOptions) -> None:
                 f"{len(options.filters)}; use fewer filters (stages), a smaller stride or "
                 "pool_size, or larger images"
             )
+
+
+def check_fast_size(image_size: tuple[int, int], options: FastOptions) -> None:
+    """Raises ValueError: the sides cannot be halved as often as `widths` has stages."""
+    stages = len(options.widths)
+    hint = f" for {stages} stages; use fewer widths, or larger images"
+    check_side(options.name, image_size, 2 ** (stages - 1) + 2, hint)
+
+
+def check_side(name: str, image_size: tuple[int, int], smallest: int, hint: str = "") -> None:
+    """Raises ValueError: a side of the images has fewer than `smallest` pixels."""
+    height, width = image_size
+    if min(height, width) < smallest:
+        raise ValueError(
+            f"model {name}: expected images of at least {smallest}x{smallest}, got "
+            f"{height}x{width}{hint}"
+        )
 
 
 def blocks(options: ResidualOptions) -> int:

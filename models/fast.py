@@ -9,6 +9,7 @@ identity, and its training recipe.
 import keras
 from keras import layers
 
+from models.checks import check_fast_size
 from models.kernels import kernel
 from models.options import FastOptions
 
@@ -53,13 +54,6 @@ def build_core(
 
 def _padding_of_pools(image_shape: tuple[int, int, int], options: FastOptions) -> str:
     """Whether a pooling drops an odd last row, as in the source; on small images it must not."""
-    height, width, _ = image_shape
-    stages = len(options.widths)
-    side = min(height, width) - 1  # behind the stem
-    smallest = 2 ** (stages - 1) + 2
-    if side + 1 < smallest:
-        raise ValueError(
-            f"model fast: expected images of at least {smallest}x{smallest} for {stages} stages, "
-            f"got {height}x{width}; use fewer widths, or larger images"
-        )
-    return "valid" if side >= 2**stages else "same"
+    check_fast_size(image_shape[:2], options)
+    side = min(image_shape[:2]) - 1  # behind the stem
+    return "valid" if side >= 2 ** len(options.widths) else "same"

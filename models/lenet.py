@@ -14,6 +14,7 @@ the second one, too.
 import keras
 from keras import layers
 
+from models.checks import HALVED_TWICE, check_side
 from models.kernels import kernel
 from models.options import LenetOptions
 
@@ -29,10 +30,7 @@ def build_core(
     Raises:
         ValueError: an image side is under 4 pixels.
     """
-    if min(image_shape[:2]) < 4:
-        raise ValueError(
-            f"model lenet: expected images of at least 4x4, got {image_shape[0]}x{image_shape[1]}"
-        )
+    check_side(options.name, image_shape[:2], HALVED_TWICE)
     x = inputs = keras.Input(image_shape, name="normalized")
     for number, filters, unpadded in ((1, 6, PAPERS_SIDE), (2, 16, 12)):
         x = layers.Conv2D(

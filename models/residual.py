@@ -9,8 +9,6 @@ from models.checks import blocks as blocks_of
 from models.kernels import kernel
 from models.options import ResidualOptions
 
-SMALLEST_SIDE = 4
-
 Block = Callable[[keras.KerasTensor, int, int, float, str], keras.KerasTensor]
 """A block, by input, filters, stride, share of images that skip it, and name."""
 
@@ -37,16 +35,6 @@ def stages(
             name = f"stage{stage}_block{number}"
             x = block(x, width * 2 ** (stage - 1), stride, skipped, name)
     return x
-
-
-def check_size(image_shape: tuple[int, int, int], options: ResidualOptions) -> None:
-    """Raises ValueError: an image side is under 4 pixels, which two stages halve."""
-    height, width, _ = image_shape
-    if min(height, width) < SMALLEST_SIDE:
-        raise ValueError(
-            f"model {options.name}: expected images of at least {SMALLEST_SIDE}x{SMALLEST_SIDE}, "
-            f"got {height}x{width}"
-        )
 
 
 def convolution(

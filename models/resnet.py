@@ -7,9 +7,10 @@ option A shortcuts (subsampling and zero-padded channels, no parameters).
 import keras
 from keras import layers
 
+from models.checks import HALVED_TWICE, check_side
 from models.kernels import kernel
 from models.options import ResnetOptions
-from models.residual import add, batch_normalization, check_size, convolution, stages
+from models.residual import add, batch_normalization, convolution, stages
 
 
 def build_core(
@@ -30,7 +31,7 @@ def build_core(
         x = _convolution(x, filters, 1, options, f"{name}_conv2")
         return layers.ReLU(name=f"{name}_relu2")(add(x, shortcut, skipped, name))
 
-    check_size(image_shape, options)
+    check_side(options.name, image_shape[:2], HALVED_TWICE)
     x = inputs = keras.Input(image_shape, name="normalized")
     x = _convolution(x, options.width, 1, options, "stem")
     x = layers.ReLU(name="stem_relu")(x)

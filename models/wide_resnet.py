@@ -8,9 +8,10 @@ where the number of filters changes. WRN-28-10 there is `depth: 28`, `widening: 
 import keras
 from keras import layers
 
+from models.checks import HALVED_TWICE, check_side
 from models.kernels import kernel
 from models.options import WideResnetOptions
-from models.residual import add, batch_normalization, check_size, convolution, stages
+from models.residual import add, batch_normalization, convolution, stages
 
 
 def build_core(
@@ -39,7 +40,7 @@ def build_core(
         x = convolution(x, filters, 1, options, f"{name}_conv2")
         return add(x, shortcut, skipped, name)
 
-    check_size(image_shape, options)
+    check_side(options.name, image_shape[:2], HALVED_TWICE)
     x = inputs = keras.Input(image_shape, name="normalized")
     x = convolution(x, options.width, 1, options, "stem")
     x = stages(x, options, width=options.width * options.widening, block=block)

@@ -215,7 +215,7 @@ def test_dropout_acts_in_training_alone() -> None:
         (ResnetOptions(), (3, 3, 1), "at least 4x4"),
         (WideResnetOptions(), (3, 9, 1), "model wide-resnet: .* at least 4x4, got 3x9"),
         (WideResnetOptions(depth=20), (8, 8, 1), "6n [+] 4, got 20; nearest are 16 and 22"),
-        (FastOptions(), (5, 32, 3), "at least 6x6 for 3 stages, got 5x32; use fewer widths"),
+        (FastOptions(), (5, 32, 3), "at least 6x6, got 5x32 for 3 stages; use fewer widths"),
         (
             ResnetOptions(depth=18),
             (32, 32, 3),
