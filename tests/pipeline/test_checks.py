@@ -25,7 +25,7 @@ IMPOSSIBLE = [
     (["--model.name", "pretrained", "--model.weights", "none"], "for images of 8x8"),
     (["--model.name", "resnet", "--model.depth", "9"], "nearest are 8 and 14"),
     (["--model.name", "wide-resnet", "--model.depth", "12"], "nearest are 10 and 16"),
-    (["--model.name", "lenet", "--prepare.image_size", "3"], "expected images of at least 4x4, got 3x3"),
+    (["--model.name", "lenet", "--prepare.image_size", "3"], "images of at least 4x4, got 3x3"),
     (["--model.name", "resnet", "--prepare.image_size", "3x9"], "of at least 4x4, got 3x9"),
     (["--model.name", "fast", "--prepare.image_size", "5"], "at least 6x6, got 5x5 for 3 stages"),
     (["--model.filters", "8,8", "--model.convolutions", "[1]"], "each of the 2 stages"),
