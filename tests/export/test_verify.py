@@ -260,7 +260,7 @@ def test_a_tampered_int8_file_loses_its_name_and_the_float_bundle_stays(
     result = parity(int8)
     assert result["passed"]
     assert not result["int8"]["passed"]
-    assert names_of_failed(result["int8"]["checks"]) == {"onnx", "batch", "server"}
+    assert names_of_failed(result["int8"]["checks"]) == {"onnx", "batch", "server", "images"}
     assert (int8 / "model.onnx").read_bytes() == before
     assert not (int8 / "model.int8.onnx").exists()
     withdrawn = (int8 / "model.int8.unverified.onnx").read_bytes()

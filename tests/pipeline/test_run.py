@@ -27,6 +27,9 @@ QUICK = (
     *("--quantize.calibration_images", "16"),
 )
 
+TRAINED = ("--train.epochs", "3", "--train.loss.label_smoothing", "0.2")
+"""The options of the fixture `trained_run`: with them, nothing of it runs again."""
+
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -101,11 +104,11 @@ def test_the_run_directory_keeps_its_contract(trained_run: Path) -> None:
 
 @pytest.mark.slow
 def test_the_same_command_skips_and_a_changed_option_reruns(run: Run, run_copy: Path) -> None:
-    same = run("--run-dir", run_copy, "--train.epochs", "3", folder=run_copy.parent)
+    same = run("--run-dir", run_copy, *TRAINED, folder=run_copy.parent)
     assert same.returncode == 0, same.stderr
     assert stages_run(same.stdout) == []
     before = (run_copy / "data" / "manifest.json").stat().st_mtime_ns
-    other = run("--run-dir", run_copy, "--train.epochs", "2", folder=run_copy.parent)
+    other = run("--run-dir", run_copy, *TRAINED, "--train.epochs", "2", folder=run_copy.parent)
     assert other.returncode == 0, other.stderr
     assert stages_run(other.stdout) == [
         "train",
@@ -176,7 +179,7 @@ def test_a_failed_proof_fails_the_run_but_shows_the_report(run_copy: Path) -> No
         run.unverified_bundle.write_bytes(sealed)
         return summary
 
-    arguments = ["--run-dir", str(run_copy), "--train.epochs", "3", "--quantize.enabled", "false"]
+    arguments = ["--run-dir", str(run_copy), *TRAINED, "--quantize.enabled", "false"]
     stage = pipeline_run.EXPORT
     with pytest.MonkeyPatch.context() as patch:
         altered = type(stage)(stage.name, stage.reads, stage.after, stage.outputs, broken, 99)
@@ -197,7 +200,7 @@ def test_a_stated_coverage_reaches_the_batch_command(
 ) -> None:
     """Only what depends on it runs again; then the bundle can say that it is uncertain."""
     options = ["--evaluate.coverage", "0.8", "--quantize.enabled", "false"]
-    done = run("--run-dir", run_copy, "--train.epochs", "3", *options, folder=run_copy.parent)
+    done = run("--run-dir", run_copy, *TRAINED, *options, folder=run_copy.parent)
     assert done.returncode == 0, done.stderr
     assert stages_run(done.stdout) == list(STAGES[2:])
     assert not (run_copy / "model.int8.onnx").exists()
@@ -220,7 +223,7 @@ def test_a_model_that_is_not_what_was_required_is_not_released(
     """The proof is made and the report written; a condition that is met releases it after all."""
     directory = RunDirectory(run_copy)
     few = ["--verify.max_examples", "20", "--quantize.enabled", "false"]
-    arguments = ["--run-dir", str(run_copy), "--train.epochs", "3", *few, "--evaluate.require"]
+    arguments = ["--run-dir", str(run_copy), *TRAINED, *few, "--evaluate.require"]
     with pytest.raises(LockstepError, match=r"accuracy>=0.999: accuracy is 0.\d+ \(95 %") as caught:
         main([*arguments, "accuracy>=0.999, verdict"])
     assert caught.value.exit_code == 1

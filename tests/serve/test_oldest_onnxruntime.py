@@ -24,6 +24,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = Path(__file__).with_name("images")
 EXAMPLES = 200
+NEED_A_PACKAGE = (".heic", ".heif", ".hif")
+"""Kinds of pictures that are read with the extra `heic` alone."""
 
 INSTALLATIONS = {
     "oldest onnxruntime": ("onnxruntime",),
@@ -84,6 +86,7 @@ def answers(
     options = ("--format", "jsonl", "--probabilities", "--quiet")
     printed = run(python, "-m", "serve.batch", bundle, folder, *options)
     rows = [json.loads(line) for line in printed.splitlines()]
+    rows = [row for row in rows if Path(row["path"]).suffix not in NEED_A_PACKAGE]
     assert all(row["error"] is None for row in rows)
     return (
         [row["path"] for row in rows],
