@@ -85,7 +85,10 @@ def _load(path: Path) -> dict[str, NDArray[np.generic]]:
                 raise SourceError(f"npz:{path}: expected an archive of arrays, got a single array")
             return {name: np.asarray(archive[name]) for name in archive.files}
     except _DAMAGED as error:
-        raise SourceError(f"npz:{path}: expected arrays without pickled objects: {error}") from None
+        reason = str(error).partition(". ")[0]  # NumPy goes on to advise unpickling
+        raise SourceError(
+            f"npz:{path}: expected arrays without pickled objects: {reason}"
+        ) from None
 
 
 def _images(place: str, key: str, images: NDArray[np.generic]) -> NDArray[np.uint8]:
