@@ -85,11 +85,11 @@ def sentences(manifest: Manifest) -> Iterator[str]:
         first = manifest.contradictory[0]
         pairs = zip(first.names, first.labels, strict=True)
         yield (
-            f"contradictory: {len(manifest.contradictory)} pictures have more than one label; "
+            f"contradictory: pictures with more than one label: {len(manifest.contradictory)}; "
             f"first: {', '.join(f'{name} is {label!r}' for name, label in pairs)}"
         )
     if manifest.repeated:
-        yield f"repeated: {manifest.repeated} images equal another of their class and split"
+        yield f"repeated: images that equal another of their class and split: {manifest.repeated}"
 
 
 def _numbered(names: Sequence[str]) -> str:

@@ -238,12 +238,13 @@ def _summary(manifest: Manifest) -> str:
     parts.append(f"{spec.height}x{spec.width}x{spec.channels}")
     for count, what in (
         (len(manifest.rejected), "unreadable (see data/manifest.json)"),
-        (len(manifest.ignored_images), "images in no class folder passed over"),
-        (len(manifest.ignored), "other files passed over"),
-        (len(manifest.unused_classes), "classes without images left out"),
-        (len(manifest.duplicates), "duplicates across splits (see the report)"),
-        (len(manifest.contradictory), "pictures with more than one label (see the report)"),
+        (len(manifest.ignored_images), "image{s} in no class folder passed over"),
+        (len(manifest.ignored), "other file{s} passed over"),
+        (len(manifest.unused_classes), "class{es} without images left out"),
+        (len(manifest.duplicates), "duplicate{s} across splits (see the report)"),
+        (len(manifest.contradictory), "picture{s} with more than one label (see the report)"),
     ):
         if count:
-            parts.append(f"{count} {what}")
+            endings = {"s": "", "es": ""} if count == 1 else {"s": "s", "es": "es"}
+            parts.append(f"{count:,} {what.format(**endings)}")
     return "; ".join(parts)

@@ -149,7 +149,7 @@ def test_the_same_picture_with_two_labels_is_contradictory(make_photos, tmp_path
         ("train/dog/twin.png", "dog", "train"),
     ]
     assert manifest.repeated == 1
-    assert "contradictory: 1 pictures have more than one label" in capsys.readouterr().out
+    assert "contradictory: pictures with more than one label: 1;" in capsys.readouterr().out
 
 
 # Size and channels

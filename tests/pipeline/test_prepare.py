@@ -98,7 +98,7 @@ def test_the_summary_gives_sizes_and_what_was_left_out(make_photos, tmp_path):
     config = resolve({}, {"data": f"folder:{root}", "prepare.max_rejected_share": 0.1})
     assert prepare(config, RunDirectory(tmp_path / "run")) == (
         "14 train, 2 validation, 4 test; 2 classes; 8x10x3; "
-        "1 unreadable (see data/manifest.json); 1 other files passed over"
+        "1 unreadable (see data/manifest.json); 1 other file passed over"
     )
 
 
